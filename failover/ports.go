@@ -1,0 +1,71 @@
+package failover
+
+import (
+	"context"
+
+	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// Database is what an embedding server implements: the data plane, told when
+// to promote, to demote and to refuse. Calls come from one goroutine at a time,
+// except that Fence and Position may run beside Promote and Demote; an
+// implementation must be safe for that.
+type Database interface {
+	// Position returns the timeline of the last record in the node's WAL and
+	// its flushed LSN. It must never return more than is durable.
+	Position(ctx context.Context) (protocol.Position, error)
+
+	// Fence makes the database refuse every WAL stream and every promotion of
+	// an epoch below epoch. When it returns nil, no record of a lower epoch is
+	// accepted any more, and none is being accepted; a primary of a lower
+	// epoch acknowledges nothing more. Fence need not be durable: the durable
+	// floor is given again at every start, before anything else. It never
+	// lowers what an earlier call set.
+	Fence(ctx context.Context, epoch protocol.Epoch) error
+
+	// Promote makes the database the primary of p.Epoch. When it returns nil,
+	// writes are accepted and acknowledged as long as p.Guard says so. When it
+	// returns an error the database is not primary, and will be given Demote.
+	// It must fail if a higher epoch was fenced meanwhile.
+	Promote(ctx context.Context, p Promotion) error
+
+	// Demote makes the database a replica: no writes are accepted from now on,
+	// and it follows d.Primary as soon as one is named. It is called at start,
+	// on losing the primacy, and again whenever another primary, another
+	// address of it, or another lineage becomes known. Calling it twice with
+	// the same argument changes nothing.
+	Demote(ctx context.Context, d Demotion) error
+}
+
+// WriteStopper is implemented by a Database that can hold back new writes
+// while those in flight finish: a planned switchover then loses no client's
+// write to an error. Without it, the guard closes at once.
+type WriteStopper interface {
+	// StopWrites holds back new writes and returns when those in flight are
+	// in the WAL and flushed. Held writes wait for ResumeWrites, Demote or
+	// their own deadline.
+	StopWrites(ctx context.Context) error
+	// ResumeWrites takes StopWrites back.
+	ResumeWrites()
+}
+
+// Promotion tells a database that it is primary now.
+type Promotion struct {
+	Epoch   protocol.Epoch
+	Guard   *fencing.Guard   // ask Check(Epoch) before every acknowledgement and every current read
+	Lineage protocol.Lineage // of the new timeline; its last segment is Epoch's own
+}
+
+// Demotion tells a database that it is a replica, and of whom.
+type Demotion struct {
+	// Epoch is the highest epoch known to be promoted or promised.
+	Epoch protocol.Epoch
+	// Primary is whom to follow; NoNode while nobody is known.
+	Primary protocol.NodeID
+	// Address is where the primary's database listens, as it registered itself.
+	Address string
+	// Lineage is that of the primary's timeline: a WAL that differs from it is
+	// cut back to their common prefix before it is continued.
+	Lineage protocol.Lineage
+}
