@@ -1,0 +1,57 @@
+# aiondb-ha: what a person or a machine runs here. Needs Go, git and make.
+
+GO      ?= go
+BIN     := bin/aiondb-ha
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+TESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the aiondb-ha binary into bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/aiondb-ha
+
+.PHONY: demo
+demo: build ## start three real nodes, kill the primary, watch another take over
+	@$(BIN) demo
+
+.PHONY: test
+test: ## run every test under the race detector
+	$(GO) test -race $(TESTFLAGS) ./...
+
+.PHONY: check
+check: format vet lint tidy test ## everything a change must pass: format, vet, lint, tidy, test
+
+.PHONY: format
+format: ## fail if a file is not formatted
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted, run gofmt -w on:"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: ## staticcheck, pinned in tools/go.mod
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+
+.PHONY: tidy
+tidy: ## fail if go.mod or go.sum is not tidy
+	$(GO) mod tidy -diff
+
+.PHONY: failover-times
+failover-times: build ## run the demo 20 times and print the failover times
+	@sh tools/failover-times.sh $(BIN) 20
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
