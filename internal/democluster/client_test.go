@@ -1,0 +1,199 @@
+package democluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// fakePlane is the data plane of some nodes behind real HTTP servers.
+type fakePlane struct {
+	nodes   []Node
+	primary atomic.Int64 // index; -1: nobody knows
+	epoch   atomic.Int64
+	lsn     atomic.Int64
+	hold    atomic.Pointer[chan struct{}] // the primary answers when it is closed
+}
+
+func newFakePlane(t *testing.T, n int) *fakePlane {
+	t.Helper()
+	p := &fakePlane{}
+	p.epoch.Store(1)
+	for i := range n {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { p.serve(i, w) }))
+		t.Cleanup(srv.Close)
+		p.nodes = append(p.nodes, Node{ID: protocol.NodeID(i + 1), APIAddr: strings.TrimPrefix(srv.URL, "http://")})
+	}
+	return p
+}
+
+func (p *fakePlane) serve(i int, w http.ResponseWriter) {
+	primary, epoch := p.primary.Load(), p.epoch.Load()
+	if int64(i) != primary {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, `{"error":"not primary","code":"not_primary","primary":%d}`, primary+1)
+		return
+	}
+	if hold := p.hold.Load(); hold != nil {
+		<-*hold
+	}
+	fmt.Fprintf(w, `{"epoch":%d,"lsn":%d}`, epoch, p.lsn.Add(1))
+}
+
+func startClient(t *testing.T, cfg ClientConfig) *Client {
+	t.Helper()
+	c, err := NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestClientFollowsThePrimary(t *testing.T) {
+	p := newFakePlane(t, 3)
+	log := filepath.Join(t.TempDir(), "client.jsonl")
+	c := startClient(t, ClientConfig{Nodes: p.nodes, Pace: time.Millisecond, Log: log})
+	ctx := deadline(t, 20*time.Second)
+	if err := c.WaitAcks(ctx, 20); err != nil {
+		t.Fatal(err)
+	}
+	p.primary.Store(-1)
+	c.Mark("kill", 1)
+	p.epoch.Store(2)
+	p.primary.Store(2)
+	first, err := c.WaitEpoch(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Node != 3 || first.Epoch != 2 || first.Acked <= first.Sent {
+		t.Errorf("first acknowledgement of epoch 2: %+v", first)
+	}
+	if err := c.WaitAcks(ctx, 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	acks := c.Acks()
+	keys := map[string]bool{}
+	for _, a := range acks {
+		if keys[a.Key] || a.Value == "" || a.LSN == 0 {
+			t.Errorf("acknowledgement %+v: key seen before, or no value or LSN", a)
+		}
+		keys[a.Key] = true
+	}
+	if c.Epoch() != 2 || c.Tried() < len(acks) {
+		t.Errorf("epoch %d, tried %d, acknowledged %d", c.Epoch(), c.Tried(), len(acks))
+	}
+	if _, _, ok := Failover(acks, 1); !ok {
+		t.Error("no failover in the record")
+	}
+
+	// The log holds the same, line by line, and the mark.
+	raw, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logged, marks int
+	for line := range bytes.Lines(raw) {
+		var either struct {
+			Ack
+			Fault string
+		}
+		if err := json.Unmarshal(line, &either); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if either.Fault != "" {
+			marks++
+			continue
+		}
+		if either.Ack != acks[logged] {
+			t.Fatalf("line %d: %+v, want %+v", logged+1, either.Ack, acks[logged])
+		}
+		logged++
+	}
+	if logged != len(acks) || marks != 1 {
+		t.Errorf("the log holds %d acknowledgements and %d marks, want %d and 1", logged, marks, len(acks))
+	}
+}
+
+// A primary that is paused and answers after the client has turned away still
+// has acknowledged: the record must show it.
+func TestClientRecordsLateAcknowledgements(t *testing.T) {
+	p := newFakePlane(t, 2)
+	c := startClient(t, ClientConfig{Nodes: p.nodes, Writers: 2, Pace: time.Millisecond, Timeout: 30 * time.Millisecond})
+	ctx := deadline(t, 20*time.Second)
+	if err := c.WaitAcks(ctx, 5); err != nil {
+		t.Fatal(err)
+	}
+	wake := make(chan struct{})
+	p.hold.Store(&wake)
+	for tick := time.Tick(time.Millisecond); len(c.late) < 2; { // both writers have turned away
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			t.Fatal("no answer was late")
+		}
+	}
+	p.hold.Store(nil)
+	p.epoch.Store(2)
+	p.primary.Store(1)
+	if _, err := c.WaitEpoch(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	close(wake) // the old primary wakes, and answers what it was asked in epoch 1
+	if err := c.wait(ctx, "a late acknowledgement", func() bool { return len(DualPrimaryAcks(c.acks)) > 0 }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClientStopsAtOnceWithoutNodes(t *testing.T) {
+	p := newFakePlane(t, 1)
+	wake := make(chan struct{})
+	defer close(wake)
+	p.hold.Store(&wake)
+	c := startClient(t, ClientConfig{Nodes: p.nodes, Timeout: 20 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := c.WaitAcks(ctx, 1); err == nil || !strings.Contains(err.Error(), "1 more acknowledged writes (0 acknowledged in all)") {
+		t.Errorf("got %v", err)
+	}
+	start := time.Now()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > lateFor/2 {
+		t.Errorf("close took %v: it waited for late answers", took)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClientConfigIsChecked(t *testing.T) {
+	for _, cfg := range []ClientConfig{
+		{},
+		{Nodes: make([]Node, 1), Writers: -1},
+		{Nodes: make([]Node, 1), Writers: maxWriters + 1},
+		{Nodes: make([]Node, 1), Pace: -1},
+		{Nodes: make([]Node, 1), Log: filepath.Join(os.DevNull, "x")},
+	} {
+		if c, err := NewClient(cfg); err == nil {
+			_ = c.Close()
+			t.Errorf("%+v was accepted", cfg)
+		}
+	}
+}
