@@ -92,7 +92,7 @@ func NewMessenger(mux *Mux, id *Identity, local protocol.NodeID, lookup func(pro
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Messenger{
 		mux: mux, id: id, local: local, lookup: lookup, handler: handler,
-		logger:   logger.Named("messenger"),
+		logger:   logger,
 		quiet:    quiet{now: time.Now},
 		listener: mux.Stream(ALPNMessage),
 		served:   make(chan struct{}, maxServed),

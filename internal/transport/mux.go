@@ -98,7 +98,7 @@ func Listen(addr string, id *Identity, logger hclog.Logger) (*Mux, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mux{
-		id: id, logger: logger.Named("transport"), tcp: tcp, udp: udp,
+		id: id, logger: logger, tcp: tcp, udp: udp,
 		quiet: quiet{now: time.Now},
 		ctx:   ctx, cancel: cancel,
 		streams: make(map[string]*streamListener),

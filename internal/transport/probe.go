@@ -33,11 +33,11 @@ const (
 // PeerReport sorts the addresses of CheckPeers, each list in the order given.
 type PeerReport struct {
 	Accepted    []string                   // nodes of this cluster
-	WrongSecret []string                   // nodes that have another secret
+	Rejected    []string                   // nodes that have another secret
 	Unreachable []string                   // nobody there, not a node, or no answer in time
 	Self        []string                   // this very node: left out of Accepted
 	Nodes       map[string]protocol.NodeID // what those in Accepted and Self say they are; 0 while they do not know yet
-	Errors      map[string]error           // why, for WrongSecret and Unreachable
+	Errors      map[string]error           // why, for Rejected and Unreachable
 }
 
 // CheckPeers probes every address once, in parallel, within ctx and at most
@@ -65,7 +65,7 @@ func CheckPeers(ctx context.Context, m *Mux, addrs []string) PeerReport {
 	for i, addr := range addrs {
 		switch r := results[i]; {
 		case errors.Is(r.err, ErrWrongSecret):
-			report.WrongSecret = append(report.WrongSecret, addr)
+			report.Rejected = append(report.Rejected, addr)
 			report.Errors[addr] = r.err
 		case r.err != nil:
 			report.Unreachable = append(report.Unreachable, addr)
