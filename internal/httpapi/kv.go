@@ -1,0 +1,215 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aiondb/aiondb-ha/fsm"
+	"github.com/aiondb/aiondb-ha/fsm/command"
+)
+
+// entryBody is the JSON of a key and its value. Bytes that are not UTF-8 are
+// given as base64 (standard, padded) under the other name; never both.
+type entryBody struct {
+	Key         *string `json:"key,omitempty"`
+	KeyBase64   *string `json:"key_base64,omitempty"`
+	Value       *string `json:"value,omitempty"`
+	ValueBase64 *string `json:"value_base64,omitempty"`
+	Revision    uint64  `json:"revision"` // index of the log entry that last changed it
+}
+
+func newEntryBody(e fsm.Entry) entryBody {
+	b := entryBody{Revision: e.Revision}
+	b.Key, b.KeyBase64 = textOrBase64(e.Key)
+	b.Value, b.ValueBase64 = textOrBase64(e.Value)
+	return b
+}
+
+// textOrBase64 copies raw.
+func textOrBase64(raw []byte) (text, encoded *string) {
+	if utf8.Valid(raw) {
+		s := string(raw)
+		return &s, nil
+	}
+	s := base64.StdEncoding.EncodeToString(raw)
+	return nil, &s
+}
+
+// kvKey serves one key; escaped is the rest of the path, still percent-encoded.
+func (a *api) kvKey(w http.ResponseWriter, r *http.Request, escaped string) error {
+	key, err := url.PathUnescape(escaped)
+	if err != nil {
+		return badRequest("the key in the path cannot be read: %v", err)
+	}
+	if key == "" {
+		return badRequest("the key is empty: want /v1/kv/KEY, or /v1/kv?prefix= for a list")
+	}
+	if len(key) > MaxKeyLen {
+		return failf(http.StatusRequestEntityTooLarge, CodeTooLarge, "the key has %d bytes: at most %d", len(key), MaxKeyLen)
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		return a.kvGet(w, r, key)
+	case http.MethodPut:
+		return a.kvPut(w, r, key)
+	case http.MethodDelete:
+		return a.kvDelete(w, r, key)
+	}
+	w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
+	return failf(http.StatusMethodNotAllowed, CodeBadRequest, "%s is not possible on a key: use GET, PUT or DELETE", r.Method)
+}
+
+func (a *api) kvGet(w http.ResponseWriter, r *http.Request, key string) error {
+	q, err := parse(r, "stale")
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		entryBody
+		fsm.Freshness
+	}
+	found := false
+	answer.Freshness, err = a.read(r, q, func(s *fsm.State) {
+		var e fsm.Entry
+		if e, found = s.KVGet([]byte(key)); found {
+			answer.entryBody = newEntryBody(e)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if !found {
+		return failf(http.StatusNotFound, CodeNotFound, "no key %q", key)
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (a *api) kvPut(w http.ResponseWriter, r *http.Request, key string) error {
+	q, err := parse(r)
+	if err != nil {
+		return err
+	}
+	if err := refuseReserved(key); err != nil {
+		return err
+	}
+	value, err := readBody(w, r, MaxValueLen)
+	if err != nil {
+		return err
+	}
+	return a.propose(w, r, q, command.KvWrite{Key: []byte(key), Value: value})
+}
+
+func (a *api) kvDelete(w http.ResponseWriter, r *http.Request, key string) error {
+	q, err := parse(r)
+	if err != nil {
+		return err
+	}
+	if err := refuseReserved(key); err != nil {
+		return err
+	}
+	return a.propose(w, r, q, command.KvWrite{Key: []byte(key), Delete: true})
+}
+
+// refuseReserved keeps clients out of the keys the cluster keeps for itself. The
+// node refuses them too; asking here saves the way to the leader.
+func refuseReserved(key string) error {
+	if strings.HasPrefix(key, fsm.ReservedPrefix) {
+		return failf(http.StatusConflict, CodeRefused, "keys under %q belong to the cluster itself: choose another", fsm.ReservedPrefix)
+	}
+	return nil
+}
+
+func (a *api) kvList(w http.ResponseWriter, r *http.Request) error {
+	q, err := parse(r, "prefix", "limit", "stale")
+	if err != nil {
+		return err
+	}
+	limit := DefaultListLimit
+	if text := q.query.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > MaxListLimit {
+			return badRequest("limit %q: want a number from 1 to %d", text, MaxListLimit)
+		}
+	}
+	answer := struct {
+		Entries []entryBody `json:"entries"`
+		More    bool        `json:"more"` // there are further entries: narrow the prefix or raise the limit
+		fsm.Freshness
+	}{Entries: []entryBody{}}
+	answer.Freshness, err = a.read(r, q, func(s *fsm.State) {
+		size := 0
+		for i, e := range s.KVList([]byte(q.query.Get("prefix")), limit+1) {
+			size += len(e.Key) + len(e.Value)
+			if i == limit || (size > MaxListBytes && i > 0) {
+				answer.More = true
+				return
+			}
+			answer.Entries = append(answer.Entries, newEntryBody(e))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (a *api) configList(w http.ResponseWriter, r *http.Request) error {
+	q, err := parse(r, "stale")
+	if err != nil {
+		return err
+	}
+	answer := struct {
+		Settings []fsm.Setting `json:"settings"`
+		fsm.Freshness
+	}{Settings: []fsm.Setting{}}
+	answer.Freshness, err = a.read(r, q, func(s *fsm.State) { answer.Settings = append(answer.Settings, s.Settings()...) })
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (a *api) configGet(w http.ResponseWriter, r *http.Request) error {
+	q, err := parse(r, "stale")
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		fsm.Setting
+		fsm.Freshness
+	}
+	answer.Key = r.PathValue("key")
+	found := false
+	answer.Freshness, err = a.read(r, q, func(s *fsm.State) {
+		answer.Value, found = s.Config(answer.Key)
+	})
+	if err != nil {
+		return err
+	}
+	if !found {
+		return failf(http.StatusNotFound, CodeNotFound, "no setting %q", answer.Key)
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (a *api) configPut(w http.ResponseWriter, r *http.Request) error {
+	q, err := parse(r)
+	if err != nil {
+		return err
+	}
+	key := r.PathValue("key")
+	if len(key) > MaxKeyLen {
+		return failf(http.StatusRequestEntityTooLarge, CodeTooLarge, "the name has %d bytes: at most %d", len(key), MaxKeyLen)
+	}
+	value, err := readBody(w, r, MaxValueLen)
+	if err != nil {
+		return err
+	}
+	if !utf8.ValidString(key) || !utf8.Valid(value) {
+		return badRequest("a setting is text: name and value must be UTF-8")
+	}
+	return a.propose(w, r, q, command.UpdateConfig{Key: key, Value: string(value)})
+}
