@@ -30,6 +30,8 @@ const (
 	lateFor = 5 * time.Second
 	// maxLate bounds how many such answers are waited for at a time.
 	maxLate = 64
+	// maxRecord bounds the record: a client that has it full writes no more.
+	maxRecord = 4 << 20
 )
 
 // ClientConfig says how a Client writes. The zero value but for Nodes is ready
@@ -62,13 +64,15 @@ type Client struct {
 	pace  atomic.Int64 // nanoseconds
 	hint  atomic.Uint64
 	tried atomic.Int64
+	lacks atomic.Int64 // outcomes
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 	late  chan struct{} // semaphore
 
 	mu     sync.Mutex
 	acks   []Ack
-	change chan struct{} // closed and replaced at every acknowledgement
+	epoch  protocol.Epoch // the highest in acks
+	change chan struct{}  // closed and replaced at every acknowledgement
 	log    *bufio.Writer
 	file   *os.File
 	failed error // of the log
@@ -161,15 +165,15 @@ func (c *Client) Count() int {
 // Tried returns how many writes were sent so far, acknowledged or not.
 func (c *Client) Tried() int { return int(c.tried.Load()) }
 
+// Unknown returns how many writes were sent whose outcome nobody told: they may
+// be there or not.
+func (c *Client) Unknown() int { return int(c.lacks.Load()) }
+
 // Epoch returns the highest epoch that has acknowledged a write; 0 for none.
 func (c *Client) Epoch() protocol.Epoch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var newest protocol.Epoch
-	for i := range c.acks {
-		newest = max(newest, c.acks[i].Epoch)
-	}
-	return newest
+	return c.epoch
 }
 
 // Mark writes into the log what is being done to a node, and returns when.
@@ -230,6 +234,10 @@ func (c *Client) record(a Ack) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.acks = append(c.acks, a)
+	c.epoch = max(c.epoch, a.Epoch)
+	if len(c.acks) >= maxRecord {
+		c.stop() // the record must stay whole: rather no more writes than some unrecorded
+	}
 	c.append(a)
 	close(c.change)
 	c.change = make(chan struct{})
@@ -312,12 +320,16 @@ func (c *Client) put(ctx context.Context, link *conn, a Ack) (reply, error) {
 	}
 	a.Acked = c.Now()
 	if err == nil {
-		if answer.acked() {
+		switch {
+		case answer.acked():
 			a.Epoch, a.LSN = answer.Epoch, answer.LSN
 			c.record(a)
+		case answer.Code == codeUnknownOutcome:
+			c.lacks.Add(1)
 		}
 		return answer, nil
 	}
+	c.lacks.Add(1)
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() || !c.awaitLate(ctx, link, a) {
 		_ = link.Close()
@@ -362,6 +374,7 @@ func (c *Client) awaitLate(ctx context.Context, link *conn, a Ack) bool {
 		if err == nil && answer.acked() {
 			a.Epoch, a.LSN, a.Acked = answer.Epoch, answer.LSN, c.Now()
 			c.record(a)
+			c.lacks.Add(-1)
 		}
 	})
 	return true

@@ -338,6 +338,16 @@ func (c *Cluster) Exited() *ExitedError {
 	return nil
 }
 
+// Excuse takes note that a node that has ended was meant to: Exited does not
+// report it.
+func (c *Cluster) Excuse(id protocol.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.running[id-1]; p != nil {
+		p.asked.Store(true)
+	}
+}
+
 // Kill is kill -9: the node gets no chance to do anything more. It returns
 // when the process is gone.
 func (c *Cluster) Kill(id protocol.NodeID) error {

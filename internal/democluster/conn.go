@@ -18,6 +18,10 @@ const (
 	dialTimeout = 250 * time.Millisecond
 	// maxReply bounds an answer to a write, bytes.
 	maxReply = 64 << 10
+
+	// codeUnknownOutcome is what a primary says of a write that it could not
+	// bring to its end in time.
+	codeUnknownOutcome = "unknown_outcome"
 )
 
 // reply is a node's answer to a write.

@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 	case os.Getenv(parentEnv) != "":
 		os.Exit(fakeParent())
 	}
+	// Under the race detector a process rests for a second when it ends.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Exit(m.Run())
 }
 
@@ -56,7 +58,15 @@ func fakeNode(how string) int {
 			"position": map[string]int{"timeline": 3, "lsn": 10},
 		})
 	})
-	go func() { _ = http.Serve(ln, mux) }()
+	var handler http.Handler = mux
+	if how == "member" || how == "lossy" {
+		member, err := newFakeMember(id, how == "lossy")
+		if err != nil {
+			return 1
+		}
+		handler = member.handler()
+	}
+	go func() { _ = http.Serve(ln, handler) }()
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	gone := make(chan struct{})
