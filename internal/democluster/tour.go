@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -260,12 +261,20 @@ func (t *tour) failover(ctx context.Context, fault string, node protocol.NodeID,
 // rejoin starts the killed primary again.
 func (t *tour) rejoin(ctx context.Context) error {
 	back := t.verdict.Failovers[0].OldPrimary
+	log := t.cluster.Node(back).LogPath
+	var said int64
+	if info, err := os.Stat(log); err == nil {
+		said = info.Size()
+	}
 	took, replica, err := t.restart(ctx, back)
 	if err != nil {
 		return err
 	}
 	t.chapter("rejoin", "node %s is back as a replica and has all up to LSN %s, after %s",
 		t.Green(back.String()), count(int(replica.Position.LSN)), t.Bold(millis(took)))
+	if cut := cutRecords(log, said); cut > 0 {
+		t.more("", "%s", t.Dim(fmt.Sprintf("%d records at the end of its log, which no other node had and nobody was promised, were cut off", cut)))
+	}
 	return nil
 }
 

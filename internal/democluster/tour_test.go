@@ -173,6 +173,22 @@ func TestChart(t *testing.T) {
 	}
 }
 
+func TestCutRecords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.log")
+	before := "[WARN]  cutting what the primary's timeline does not have: x: epoch=2 from=1/99 to=1\n"
+	text := before + "[INFO]  primary: epoch=3\n" +
+		"[WARN]  cutting what the primary's timeline does not have: it was never acknowledged: epoch=3 from=2/120 to=117\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := cutRecords(path, int64(len(before))); got != 3 {
+		t.Errorf("%d records cut, want 3", got)
+	}
+	if got := cutRecords(path+"x", 0); got != 0 {
+		t.Errorf("%d records cut in no log", got)
+	}
+}
+
 func TestNumbersForPeople(t *testing.T) {
 	for got, want := range map[string]string{
 		count(0): "0", count(999): "999", count(1000): "1 000", count(1234567): "1 234 567",
