@@ -88,8 +88,8 @@ func checkHeader(h []byte) (tag Tag, size int, err error) {
 }
 
 // Encode returns tag, payload length and payload of m in a slice of the
-// caller's own. A message that Decode would refuse, or that is a pointer or nil, is
-// an error wrapping ErrMalformed.
+// caller's own. A message that Decode would refuse is an error wrapping
+// ErrMalformed, and so is nil or a pointer.
 func Encode(m Message) ([]byte, error) { return appendMessage(nil, m) }
 
 // appendMessage appends the encoding of m to dst.
