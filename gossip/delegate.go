@@ -76,7 +76,7 @@ func (d *delegate) NotifyPingComplete(other *memberlist.Node, rtt time.Duration,
 	if err != nil {
 		d.g.logger.Debug("probe answered without a heartbeat", "node", id, "error", err)
 		now := time.Now()
-		d.g.view.update(id, false, func(m *Member) { m.RTT, m.Seen = rtt, now })
+		d.g.view.update(id, false, func(m *entry) { m.RTT, m.Seen = rtt, now })
 		d.g.emit(Evidence{NodeID: id, Kind: Alive, RTT: rtt, At: now})
 		return
 	}
@@ -86,7 +86,7 @@ func (d *delegate) NotifyPingComplete(other *memberlist.Node, rtt time.Duration,
 // seen records and passes on a heartbeat; rtt is 0 if it was not measured.
 func (d *delegate) seen(id protocol.NodeID, h protocol.Heartbeat, rtt time.Duration) {
 	now := time.Now()
-	d.g.view.update(id, false, func(m *Member) {
+	d.g.view.update(id, false, func(m *entry) {
 		m.Heartbeat, m.Seen = h, now
 		if rtt > 0 {
 			m.RTT = rtt
@@ -130,7 +130,7 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) {
 	}
 	now := time.Now()
 	var addr string
-	d.g.view.update(id, true, func(m *Member) {
+	d.g.view.update(id, true, func(m *entry) {
 		err = describe(m, n)
 		m.Alive, m.Seen = true, now
 		addr = m.Addr
@@ -152,7 +152,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	if err != nil || id == d.g.config.Local {
 		return
 	}
-	d.g.view.update(id, false, func(m *Member) { m.Alive = false })
+	d.g.view.update(id, false, func(m *entry) { m.Alive = false })
 	d.g.logger.Info("node not seen any more", "node", id)
 	d.g.emit(Evidence{NodeID: id, Kind: Dead, At: time.Now()})
 	select {
@@ -167,7 +167,7 @@ func (d *delegate) NotifyUpdate(n *memberlist.Node) {
 	if err != nil {
 		return
 	}
-	d.g.view.update(id, false, func(m *Member) { err = describe(m, n) })
+	d.g.view.update(id, false, func(m *entry) { err = describe(m, n) })
 	if err != nil {
 		d.g.logger.Warn("node tells of itself in a way this release does not know", "node", id, "error", err)
 	}

@@ -35,15 +35,16 @@ const (
 // keep joins the configured nodes until all are seen, and again when one is
 // lost.
 func (g *Gossip) keep() {
-	pause := joinBackoffMin
+	backoff := joinBackoffMin
 	for {
-		if g.whole() {
-			pause = joinBackoffMax
-		} else {
+		if !g.whole() {
 			g.join(g.absent())
-			if g.whole() {
-				pause = joinBackoffMax
-			}
+		}
+		pause := backoff
+		if g.whole() {
+			backoff, pause = joinBackoffMin, joinBackoffMax
+		} else {
+			backoff = min(2*backoff, joinBackoffMax)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -51,14 +52,10 @@ func (g *Gossip) keep() {
 			timer.Stop()
 			return
 		case <-g.kick:
-			timer.Stop()
-			pause = joinBackoffMin
+			backoff = joinBackoffMin
 		case <-timer.C:
-			pause = min(2*pause, joinBackoffMax)
-			if g.whole() {
-				pause = joinBackoffMin
-			}
 		}
+		timer.Stop()
 	}
 }
 
@@ -76,10 +73,7 @@ func (g *Gossip) whole() bool {
 // absent returns the addresses worth trying, as IP:port: those configured and
 // those claimed, without the members that are alive and this node.
 func (g *Gossip) absent() []string {
-	skip := map[string]bool{}
-	for _, m := range g.list.Members() {
-		skip[m.Address()] = true
-	}
+	skip := g.view.endpoints()
 	var out []string
 	for _, p := range append(slices.Clone(g.config.Peers), g.view.claimed()...) {
 		host, port, err := splitHostPort(p)
@@ -165,36 +159,6 @@ func (g *Gossip) answers(id protocol.NodeID, addr string) bool {
 	}
 	_, err = g.list.Ping(id.String(), net.UDPAddrFromAddrPort(at))
 	return err == nil
-}
-
-// claim remembers a second address of a node; forgotten when the node is seen there.
-func (v *view) claim(id protocol.NodeID, addr string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.claims == nil {
-		v.claims = make(map[protocol.NodeID]string)
-	}
-	if len(v.claims) < maxMembers {
-		v.claims[id] = addr
-	}
-}
-
-// unclaim forgets it.
-func (v *view) unclaim(id protocol.NodeID) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.claims, id)
-}
-
-// claimed returns the second addresses.
-func (v *view) claimed() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	out := make([]string, 0, len(v.claims))
-	for _, addr := range v.claims {
-		out = append(out, addr)
-	}
-	return out
 }
 
 func splitHostPort(addr string) (host string, port uint16, err error) {
