@@ -84,7 +84,7 @@ func (f *FSM) view() *State {
 
 // Wait returns nil once the command at index, or a later one, is applied. Raft
 // gives an FSM commands only: for an index of another kind of entry it may wait
-// in vain until the next command; see CommandIndex. It returns the cause of
+// in vain until the next command comes; see CommandIndex. It returns the cause of
 // ctx's end, or a *HaltedError if the index will never be applied.
 func (f *FSM) Wait(ctx context.Context, index uint64) error { return f.waiters.wait(ctx, index) }
 
@@ -99,39 +99,34 @@ func (f *FSM) Halted() error {
 }
 
 // CommandIndex returns the index of the last command at or below commit: what
-// Wait must be given to have everything up to commit applied. log must hold the
-// entries up to commit, except those that a snapshot covers. It reads backwards from
-// commit to the first command or to what is applied already, as a rule one
-// entry. Errors are the log's, wrapped.
+// Wait must be given, on any node, to have everything up to commit applied. log
+// is this node's and holds the entries up to commit, except those that a
+// snapshot covers. They are read backwards from commit to a command or to what
+// is applied already; as a rule that is one entry. Errors are the log's, wrapped.
 func (f *FSM) CommandIndex(log raft.LogStore, commit uint64) (uint64, error) {
-	var entry raft.Log
-	for i := commit; ; i-- {
-		applied, _ := f.view().Applied()
-		if i <= applied {
-			return min(applied, commit), nil
-		}
+	for i := commit; i > f.applied(); i-- {
+		var entry raft.Log
 		err := log.GetLog(i, &entry)
-		if err == raft.ErrLogNotFound {
-			// Cut off behind a snapshot, and so applied: not yet when that
-			// was looked up, but now.
-			if applied, _ = f.view().Applied(); applied < commit {
-				first, ferr := log.FirstIndex()
-				if ferr != nil {
-					return 0, fmt.Errorf("find the command at or before entry %d: %w", commit, ferr)
-				}
-				if first <= i {
-					return 0, fmt.Errorf("find the command at or before entry %d: entry %d: %w", commit, i, err)
-				}
+		if err == nil {
+			if entry.Type == raft.LogCommand {
+				return i, nil
 			}
-			return min(applied, commit), nil
+			continue
 		}
-		if err != nil {
-			return 0, fmt.Errorf("find the command at or before entry %d: entry %d: %w", commit, i, err)
+		// Cut off behind a snapshot, an entry was applied before that: not
+		// yet when the loop looked, but now.
+		if first, ferr := log.FirstIndex(); err == raft.ErrLogNotFound && ferr == nil && (first == 0 || i < first) {
+			break
 		}
-		if entry.Type == raft.LogCommand {
-			return i, nil
-		}
+		return 0, fmt.Errorf("find the last command up to entry %d: entry %d: %w", commit, i, err)
 	}
+	return min(f.applied(), commit), nil
+}
+
+func (f *FSM) applied() uint64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.state.index
 }
 
 // Apply implements raft.FSM. The response is a Result or, from the first entry
