@@ -273,7 +273,7 @@ func (t *tour) rejoin(ctx context.Context) error {
 	t.chapter("rejoin", "node %s is back as a replica and has all up to LSN %s, after %s",
 		t.Green(back.String()), count(int(replica.Position.LSN)), t.Bold(millis(took)))
 	if cut := cutRecords(log, said); cut > 0 {
-		t.more("", "%s", t.Dim(fmt.Sprintf("%d records at the end of its log, which no other node had and nobody was promised, were cut off", cut)))
+		t.more("", "%s", t.Dim(fmt.Sprintf("cut off the end of its log, which the others did not have and nobody was promised: %d record(s)", cut)))
 	}
 	return nil
 }
