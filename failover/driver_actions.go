@@ -1,0 +1,149 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// perform begins an action. It waits for none but CloseGuard, which takes no
+// time.
+func (d *Driver) perform(action Action) {
+	switch a := action.(type) {
+	case CloseGuard:
+		d.cfg.Guard.CloseBelow(a.Below, errors.New(a.Cause))
+	case Emit:
+		d.record(a)
+	case Demote:
+		d.database.demote(a)
+	case Promote:
+		d.database.promote(a)
+	case Send:
+		for _, m := range a.Messages {
+			d.call(d.timing.BallotTimeout, func(ctx context.Context) {
+				if _, err := d.cfg.Peers.Call(ctx, m.To, m.Message); err != nil {
+					d.log.Debug("notify", "node", m.To, "error", err)
+				}
+			})
+		}
+	case SendBallots:
+		for _, m := range a.Messages {
+			d.call(d.timing.BallotTimeout, func(ctx context.Context) { d.post(d.askVoter(ctx, a.Round, m)) })
+		}
+	case CommitNoop:
+		d.attempt(d.timing.RaftTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+			epoch, err := d.cfg.Raft.CommitNoop(ctx)
+			return EpochBegun{Attempt: a.Attempt, Epoch: epoch}, err
+		})
+	case Prepare:
+		d.attempt(2*d.timing.DatabaseTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+			position, err := d.promise(ctx, a.Epoch, d.cfg.Local)
+			return Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
+				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local)}, err
+		})
+	case CommitFork:
+		d.attempt(d.timing.RaftTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+			return ForkCommitted{Attempt: a.Attempt}, d.cfg.Raft.CommitFork(ctx, a.Fork)
+		})
+	case AcquireToken:
+		d.attempt(d.timing.DatabaseTimeout, a.Attempt, func(context.Context) (Input, error) {
+			return TokenAcquired{Attempt: a.Attempt}, d.acquire(a.Epoch)
+		})
+	case OfferLeadership:
+		d.attempt(d.timing.StepDownTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+			to := a.To
+			if to == protocol.NoNode {
+				to = d.successor()
+			}
+			return LeadershipOffered{Attempt: a.Attempt}, d.cfg.Raft.Transfer(ctx, to)
+		})
+	case NewTerm:
+		d.attempt(d.timing.StepDownTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+			return LeadershipOffered{Attempt: a.Attempt}, d.cfg.Raft.NewTerm(ctx)
+		})
+	default:
+		panic(fmt.Sprintf("failover: unknown action %T", action))
+	}
+}
+
+// call runs f in a goroutine of its own, with a deadline.
+func (d *Driver) call(timeout time.Duration, f func(context.Context)) {
+	d.calls.Go(func() {
+		ctx, cancel := context.WithTimeout(d.ctx, timeout)
+		defer cancel()
+		f(ctx)
+	})
+}
+
+// attempt runs f and posts its input, or Failed, exactly once: when f returns
+// or, if f does not heed its deadline, at the deadline.
+func (d *Driver) attempt(timeout time.Duration, number uint64, f func(context.Context) (Input, error)) {
+	d.call(timeout, func(ctx context.Context) {
+		answer := make(chan Input, 1)
+		d.calls.Go(func() {
+			in, err := f(ctx)
+			if err != nil {
+				in = failure(number, err)
+			}
+			answer <- in
+		})
+		select {
+		case in := <-answer:
+			d.post(in)
+		case <-ctx.Done():
+			d.post(Failed{Attempt: number, Reason: fmt.Sprintf("no answer within %v", timeout)})
+		}
+	})
+}
+
+func failure(number uint64, err error) Failed {
+	failed := Failed{Attempt: number, Reason: err.Error()}
+	if stale, is := errors.AsType[*fencing.StaleEpochError](err); is {
+		failed.Floor = stale.Floor.Epoch
+	}
+	return failed
+}
+
+// acquire makes sure of the durable token of epoch, and opens the guard.
+func (d *Driver) acquire(epoch protocol.Epoch) error {
+	if err := d.cfg.Floor.Promise(epoch, d.cfg.Local, time.Now()); err != nil { // I1: the epoch is this node's on disk
+		return err
+	}
+	if err := d.cfg.Guard.Open(epoch); err != nil {
+		return err
+	}
+	d.cfg.Guard.Extend(epoch, fencing.NoDeadline) // the place of the lease: its renewals extend the guard from here on
+	return nil
+}
+
+// askVoter puts a ballot to one voter.
+func (d *Driver) askVoter(ctx context.Context, round uint64, m protocol.DirectedMessage) Input {
+	reply, err := d.cfg.Peers.Call(ctx, m.To, m.Message)
+	if err != nil {
+		return BallotUnanswered{Round: round, Node: m.To, Reason: err.Error()}
+	}
+	answer, is := reply.(protocol.BallotAnswer)
+	if !is || answer.VoterID != m.To {
+		return BallotUnanswered{Round: round, Node: m.To, Reason: fmt.Sprintf("answered with %T instead of a ballot of its own", reply)}
+	}
+	return BallotAnswered{Round: round, Answer: answer}
+}
+
+// record writes an event to the journal and the log.
+func (d *Driver) record(e Emit) {
+	epoch, node := about(e.Event)
+	r := d.journal.add(Record{At: time.Now(), Event: e.Event.Name(), Epoch: epoch, Node: node, Detail: e.Detail,
+		SinceMS: milliseconds(e.Since), StepMS: milliseconds(e.Step)})
+	level := d.log.Info
+	if _, minor := e.Event.(Step); minor {
+		level = d.log.Debug
+	}
+	level(r.Event, "epoch", epoch, "node", node, "detail", e.Detail, "since_ms", r.SinceMS)
+}
+
+// milliseconds gives d in ms, to the microsecond.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

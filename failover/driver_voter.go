@@ -1,0 +1,116 @@
+package failover
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/election"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// HandleMessage answers a message of another node, from, whose identity the
+// transport vouches for. ctx bounds the wait. Messages that are not the
+// failover's are an error; so is everything after Close.
+func (d *Driver) HandleMessage(ctx context.Context, from protocol.NodeID, m protocol.Message) (protocol.Message, error) {
+	if d.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	switch m := m.(type) {
+	case protocol.BallotRequest:
+		return d.vote(ctx, from, m)
+	case protocol.Heartbeat:
+		ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
+		defer cancel()
+		position, err := d.readOwnPosition(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// The ack's epoch is the log's timeline: with the LSN it is a position.
+		return protocol.HeartbeatAck{Epoch: position.Timeline, NodeID: d.cfg.Local, WALLSN: position.LSN}, nil
+	case protocol.PromoteNotify:
+		if m.NewPrimaryID != d.cfg.Local {
+			d.epochBegan(m.Epoch, m.NewPrimaryID)
+		}
+		return d.ack(), nil
+	case protocol.DemoteRequest:
+		if m.TargetID != d.cfg.Local {
+			return nil, fmt.Errorf("demote request for node %d reached node %d", m.TargetID, d.cfg.Local)
+		}
+		d.epochBegan(m.Epoch, from)
+		return d.ack(), nil
+	case protocol.VoteRequest:
+		// Elections are held by ballot; AionDB's request is never granted.
+		return protocol.VoteResponse{Epoch: d.cfg.Floor.Current().Epoch, VoterID: d.cfg.Local,
+			VoterLSN: d.position.Load().LSN}, nil
+	case protocol.AppendEntries, protocol.AppendEntriesResponse:
+		d.post(Received{From: from, Message: m})
+		return d.ack(), nil
+	}
+	return nil, fmt.Errorf("failover does not answer %T", m)
+}
+
+func (d *Driver) ack() protocol.Ack {
+	return protocol.Ack{Epoch: d.cfg.Floor.Current().Epoch, NodeID: d.cfg.Local}
+}
+
+// epochBegan closes the guard of every older epoch and tells the machine why.
+// The machine is told first, which takes no longer than the closing itself: a
+// step that fails because of the closed guard must find it knowing the reason.
+func (d *Driver) epochBegan(epoch protocol.Epoch, node protocol.NodeID) {
+	d.post(EpochSeen{Epoch: epoch, Node: node})
+	d.cfg.Guard.CloseBelow(epoch, fmt.Errorf("epoch %d of node %d has begun", epoch, node))
+}
+
+// vote answers a ballot. The order is the protocol's (I3, I5), and a step that
+// fails ends it: no grant without all of them.
+func (d *Driver) vote(ctx context.Context, from protocol.NodeID, req protocol.BallotRequest) (protocol.Message, error) {
+	if from != req.CandidateID || from == d.cfg.Local {
+		return nil, fmt.Errorf("ballot of node %d came from node %d", req.CandidateID, from)
+	}
+	if voter := d.voter(); voter.Stale(req) { // 1. refuse what is under the floor
+		return voter.Decide(req), nil
+	}
+	d.epochBegan(req.Epoch, req.CandidateID) // 2. close the guard, waiting for nothing
+	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
+	defer cancel()
+	position, err := d.promise(ctx, req.Epoch, req.CandidateID) // 3. to 5.
+	voter := d.voter()
+	if err != nil {
+		if voter.Stale(req) { // another ballot has come between
+			return voter.Decide(req), nil
+		}
+		d.log.Warn("cannot grant a ballot", "epoch", req.Epoch, "candidate", req.CandidateID, "error", err)
+		return voter.Unavailable(req), nil
+	}
+	voter.Position = position
+	return voter.Decide(req), nil // 6.
+}
+
+// voter is this node as a voter, as of now. AgeUS is the place of the lease's
+// age; 0 claims nothing.
+func (d *Driver) voter() election.Voter {
+	floor := d.cfg.Floor.Current()
+	return election.Voter{ID: d.cfg.Local, Floor: floor.Epoch, PromisedTo: floor.NodeID}
+}
+
+// promise does what a promise to an epoch takes, whoever it is made to, one
+// promise at a time: 3. the floor, durably; 4. the fence of the database; 5.
+// the position, read when no log of an older epoch can grow any more. The
+// guard is not its business: it has been closed before, for another node's
+// epoch, or is not open, for an own one.
+func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
+	select {
+	case d.voting <- struct{}{}:
+		defer func() { <-d.voting }()
+	case <-ctx.Done():
+		return protocol.Position{}, fmt.Errorf("wait for an earlier promise: %w", context.Cause(ctx))
+	}
+	if err := d.cfg.Floor.Promise(epoch, node, time.Now()); err != nil {
+		return protocol.Position{}, err
+	}
+	if err := d.cfg.Database.Fence(ctx, epoch); err != nil {
+		return protocol.Position{}, fmt.Errorf("fence the database at epoch %d: %w", epoch, err)
+	}
+	return d.readOwnPosition(ctx)
+}

@@ -1,0 +1,117 @@
+package failover
+
+import (
+	"github.com/aiondb/aiondb-ha/health"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// Input is something that happened, told to the Orchestrator by Step.
+//
+// An input that answers an action carries the action's Attempt. One whose
+// Attempt is not the one waited for is late: it belongs to something given up
+// since, and is ignored.
+type Input interface{ input() }
+
+// The inputs.
+type (
+	// LeadershipChanged is Raft's word. Every change is told, in order.
+	LeadershipChanged struct {
+		Leading bool
+		Term    uint64
+	}
+	// EpochBegun answers CommitNoop: the entry is committed, in the term that
+	// is the epoch.
+	EpochBegun struct {
+		Attempt uint64
+		Epoch   protocol.Epoch
+	}
+	// Prepared answers Prepare: the own promise is durable, the database
+	// fenced, and what follows was read after that.
+	Prepared struct {
+		Attempt  uint64
+		Position protocol.Position
+		Voters   []protocol.NodeID // of the latest configuration
+		Alive    []protocol.NodeID // those that health holds alive
+		Address  string            // of the own database
+	}
+	// BallotAnswered is a voter's answer to SendBallots.
+	BallotAnswered struct {
+		Round  uint64
+		Answer protocol.BallotAnswer
+	}
+	// BallotUnanswered says that no answer will come.
+	BallotUnanswered struct {
+		Round  uint64
+		Node   protocol.NodeID
+		Reason string
+	}
+	// ForkCommitted answers CommitFork.
+	ForkCommitted struct{ Attempt uint64 }
+	// TokenAcquired answers AcquireToken: the token is durable, the guard open.
+	TokenAcquired struct{ Attempt uint64 }
+	// DatabasePromoted answers Promote.
+	DatabasePromoted struct{ Attempt uint64 }
+	// LeadershipOffered answers OfferLeadership and NewTerm when Raft has done
+	// as asked. LeadershipChanged is still to come.
+	LeadershipOffered struct{ Attempt uint64 }
+	// Failed answers any of the actions that have an Attempt.
+	Failed struct {
+		Attempt uint64
+		Reason  string
+		// Floor is the epoch that stands against it, when that is why.
+		Floor protocol.Epoch
+	}
+
+	// EpochSeen says that Node, another one, has begun Epoch: by a ballot this
+	// node has promised itself to, or a message that tells of it. The guard
+	// has been closed below Epoch by whoever tells.
+	EpochSeen struct {
+		Epoch protocol.Epoch
+		Node  protocol.NodeID
+	}
+	// PrimaryKnown says what the newest line of the timeline history says. It
+	// is told again when the address changes.
+	PrimaryKnown struct {
+		Node    protocol.NodeID
+		Epoch   protocol.Epoch
+		Address string
+	}
+	// PrimaryHealth is the verdict about the primary that is followed.
+	PrimaryHealth struct {
+		Kind health.PrimaryHealth
+		Node protocol.NodeID
+	}
+	// HandOver asks the primary of Epoch to give way to To. Its guard has
+	// been closed.
+	HandOver struct {
+		Epoch protocol.Epoch
+		To    protocol.NodeID
+	}
+	// Retire says that the node is shutting down: it will not be primary again.
+	Retire struct{}
+	// Received is a message that only passes through.
+	Received struct {
+		From    protocol.NodeID
+		Message protocol.Message
+	}
+	// Tick says that time has passed. It is due when Output.Wake says.
+	Tick struct{}
+)
+
+func (LeadershipChanged) input() {}
+func (EpochBegun) input()        {}
+func (Prepared) input()          {}
+func (BallotAnswered) input()    {}
+func (BallotUnanswered) input()  {}
+func (ForkCommitted) input()     {}
+func (TokenAcquired) input()     {}
+func (DatabasePromoted) input()  {}
+func (LeadershipOffered) input() {}
+func (Failed) input()            {}
+func (EpochSeen) input()         {}
+func (PrimaryKnown) input()      {}
+func (PrimaryHealth) input()     {}
+func (HandOver) input()          {}
+func (Retire) input()            {}
+func (Received) input()          {}
+func (Tick) input()              {}

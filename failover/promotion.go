@@ -1,0 +1,356 @@
+package failover
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/election"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// lastEpoch is above every epoch that comes to pass.
+const lastEpoch protocol.Epoch = math.MaxUint64
+
+// begin numbers an action whose answer is waited for from now on.
+func (o *Orchestrator) begin() uint64 {
+	o.attempt++
+	o.await = o.attempt
+	return o.attempt
+}
+
+func (o *Orchestrator) commitNoop() {
+	o.phase, o.why = beginning, "waiting for a quorum to commit the leader's first entry"
+	o.act(CommitNoop{Attempt: o.begin()})
+}
+
+func (o *Orchestrator) epochBegun(epoch protocol.Epoch) {
+	o.epoch = epoch
+	o.step("EpochBegun", o.local, "a quorum has committed the leader's first entry")
+	switch {
+	case epoch < o.floor:
+		o.overtaken(o.floor)
+	case epoch <= o.spent:
+		// Leadership was lost and regained faster than it was told, and the
+		// first telling closed the guard in the term of the second.
+		o.newTerm()
+	default:
+		o.prepare()
+	}
+}
+
+func (o *Orchestrator) prepare() {
+	o.phase, o.why = preparing, "promising this node to its own epoch"
+	o.act(Prepare{Attempt: o.begin(), Epoch: o.epoch})
+}
+
+func (o *Orchestrator) openBallot(in Prepared) {
+	o.prepared = in
+	o.floor = max(o.floor, o.epoch)
+	o.round++
+	var passedOver []protocol.NodeID
+	for id, at := range o.deferred {
+		if o.now.Sub(at) < o.timing.DeferMemory {
+			passedOver = append(passedOver, id)
+		} else {
+			delete(o.deferred, id)
+		}
+	}
+	o.ballot = election.New(election.Config{Local: o.local, Voters: in.Voters, Epoch: o.epoch, Position: in.Position,
+		Timeout: o.timing.BallotTimeout, Grace: o.timing.Grace, Alive: in.Alive, PassedOver: passedOver}, o.now)
+	o.phase = balloting
+	o.step("BallotOpened", o.local, fmt.Sprintf("own position %v, %d voters", in.Position, len(in.Voters)))
+	var messages []protocol.DirectedMessage
+	for _, id := range in.Voters {
+		if id != o.local {
+			messages = append(messages, protocol.DirectedMessage{To: id, Message: protocol.BallotRequest{
+				Epoch: o.epoch, CandidateID: o.local, Position: in.Position}})
+		}
+	}
+	if len(messages) > 0 {
+		o.act(SendBallots{Round: o.round, Messages: messages})
+	}
+	o.judge()
+}
+
+func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
+	// An answer to an earlier round of this epoch is as good: the voter's
+	// promise holds, and its log cannot have grown since.
+	if o.phase != balloting || in.Answer.Epoch != o.epoch {
+		return
+	}
+	detail := ""
+	switch in.Answer.Refusal {
+	case protocol.BallotGranted:
+		detail = fmt.Sprintf("granted, at %v", in.Answer.Position)
+	case protocol.BallotBetter:
+		detail = fmt.Sprintf("has a better position, %v", in.Answer.Position)
+	case protocol.BallotStaleEpoch:
+		detail = fmt.Sprintf("has promised itself to epoch %d", in.Answer.Floor)
+	default:
+		detail = "could not promise, or not read its position"
+	}
+	o.step("BallotAnswered", in.Answer.VoterID, detail)
+	o.ballot.Answer(o.now, in.Answer)
+	o.judge()
+}
+
+// judge acts on the ballot's result, if it has one.
+func (o *Orchestrator) judge() {
+	result := o.ballot.Outcome()
+	switch result.Result {
+	case election.Pending:
+		o.why = fmt.Sprintf("waiting for ballots: %d granted, %d needed", len(result.Granted), result.Needed)
+	case election.Won:
+		o.ballot, o.rounds = nil, 0
+		o.step("BallotWon", o.local, fmt.Sprintf("granted by %v", result.Granted))
+		o.commitFork()
+	case election.Lost:
+		o.ballot = nil
+		if result.FloorNode != protocol.NoNode {
+			o.floor = max(o.floor, result.Floor)
+			o.emit(ElectionLost{Epoch: o.epoch}, fmt.Sprintf("node %d is promised to epoch %d", result.FloorNode, result.Floor))
+			o.overtaken(result.Floor)
+			return
+		}
+		o.deferred[result.Best] = o.now
+		o.emit(ElectionLost{Epoch: o.epoch, Better: result.Best},
+			fmt.Sprintf("node %d is at %v, this node at %v", result.Best, result.BestPosition, o.prepared.Position))
+		o.offer(result.Best, fmt.Sprintf("node %d has a better position", result.Best))
+	default: // Timeout, InsufficientNodes: nothing is spent, the epoch goes on
+		o.ballot = nil
+		o.rounds++
+		o.emit(ElectionFailed{Epoch: o.epoch, Result: result.Result.String()},
+			fmt.Sprintf("granted by %v, %d needed", result.Granted, result.Needed))
+		o.rest(o.backoff(o.rounds), fmt.Sprintf("no quorum of ballots: granted by %v, %d needed; asking again",
+			result.Granted, result.Needed), o.prepare)
+	}
+}
+
+func (o *Orchestrator) commitFork() {
+	o.phase, o.why = forking, "committing the promotion to the timeline history"
+	o.act(CommitFork{Attempt: o.begin(), Fork: protocol.Fork{Epoch: o.epoch, NodeID: o.local,
+		Parent: o.prepared.Position.Timeline, LSN: o.prepared.Position.LSN}})
+}
+
+func (o *Orchestrator) promoted() {
+	o.phase, o.why = primary, ""
+	o.followed, o.lost, o.heard = PrimaryKnown{}, false, false
+	clear(o.deferred)
+	o.emit(PromotionComplete{Epoch: o.epoch}, "")
+	o.began = time.Time{}
+	var messages []protocol.DirectedMessage
+	for _, id := range o.prepared.Voters {
+		if id != o.local {
+			messages = append(messages, protocol.DirectedMessage{To: id, Message: protocol.PromoteNotify{
+				Epoch: o.epoch, NewPrimaryID: o.local, NewPrimaryAddr: o.prepared.Address}})
+		}
+	}
+	if len(messages) > 0 {
+		o.act(Send{Messages: messages})
+	}
+}
+
+// failed takes the failure of the action that was waited for.
+func (o *Orchestrator) failed(in Failed) {
+	o.floor = max(o.floor, in.Floor)
+	if in.Floor > o.epoch && o.epoch != 0 && o.phase != offering {
+		o.overtaken(in.Floor)
+		return
+	}
+	if o.phase == offering {
+		o.step("OfferFailed", o.local, in.Reason)
+		o.offerFailed(in.Reason)
+		return
+	}
+	o.failures++
+	wait := o.backoff(o.failures)
+	switch o.phase {
+	case beginning:
+		o.step("CommitFailed", o.local, in.Reason)
+		o.retry(wait, "committing the leader's first entry failed: "+in.Reason, o.commitNoop)
+	case preparing:
+		o.step("PrepareFailed", o.local, in.Reason)
+		o.retry(wait, "this node cannot make its promise: "+in.Reason, o.prepare)
+	case forking:
+		o.step("CommitFailed", o.local, in.Reason)
+		o.retry(wait, "committing the timeline history failed: "+in.Reason, o.commitFork)
+	case acquiring, promoting:
+		o.giveBack(in.Reason)
+	}
+}
+
+// retry goes on with next after a rest, or hands leadership on when that has
+// happened too often: another node may have a better disk.
+func (o *Orchestrator) retry(wait time.Duration, why string, next func()) {
+	if o.failures < maxFailures {
+		o.rest(wait, why, next)
+		return
+	}
+	o.giveBack(why)
+}
+
+// giveBack ends a promotion that did not succeed: guard closed, database
+// demoted, leadership to somebody else, and none of that again for a while.
+func (o *Orchestrator) giveBack(reason string) {
+	o.cooling = o.now.Add(o.timing.CoolDown)
+	if o.epoch != 0 {
+		o.withdraw("the promotion failed: " + reason)
+		o.emit(PromotionFailed{Epoch: o.epoch}, reason)
+	}
+	o.failures = 0
+	o.offer(protocol.NoNode, "in cool-down until "+o.cooling.Format(time.TimeOnly)+": "+reason)
+}
+
+// offer hands leadership on. The guard is closed for good in this epoch first,
+// open or not: the request to take over may reach its target late, whatever
+// Raft reports of it.
+func (o *Orchestrator) offer(to protocol.NodeID, why string) {
+	if o.epoch != 0 {
+		o.closeGuard(o.epoch+1, why)
+	}
+	o.phase, o.why = offering, why
+	o.act(OfferLeadership{Attempt: o.begin(), To: to})
+}
+
+// offerFailed goes on when nobody took over. A node that may be primary makes
+// itself a new term at once; one that may not asks the others again until its
+// cool-down is over.
+func (o *Orchestrator) offerFailed(reason string) {
+	o.failures++
+	if o.retired || o.now.Before(o.cooling) {
+		wait := o.backoff(o.failures)
+		if rest := o.cooling.Sub(o.now); !o.retired && rest < wait {
+			wait = rest
+		}
+		if o.failures == 1 {
+			o.emit(NoEligiblePrimary{Epoch: o.epoch}, "nobody to hand over to: "+reason)
+		}
+		o.rest(wait, o.why, func() {
+			if o.retired || o.now.Before(o.cooling) {
+				o.offer(protocol.NoNode, o.why)
+			} else {
+				o.newTerm()
+			}
+		})
+		return
+	}
+	if o.failures > 1 {
+		o.rest(o.backoff(o.failures), "nobody took over: "+reason, o.newTerm)
+		return
+	}
+	o.newTerm()
+}
+
+// newTerm lets this node stand again, in a term above this spent one.
+func (o *Orchestrator) newTerm() {
+	if o.epoch != 0 {
+		o.closeGuard(o.epoch+1, "a new term is asked for")
+	}
+	o.phase, o.why = offering, fmt.Sprintf("epoch %d is spent; standing again in the next term", o.epoch)
+	o.step("NewTermAsked", o.local, "")
+	o.act(NewTerm{Attempt: o.begin()})
+}
+
+// rest waits for d, and then goes on with next.
+func (o *Orchestrator) rest(d time.Duration, why string, next func()) {
+	o.phase, o.why, o.until, o.next, o.await = resting, why, o.now.Add(d), next, 0
+}
+
+// backoff is the n-th wait, from 1: doubling, bounded. It needs no chance in
+// it: there is one leader a term.
+func (o *Orchestrator) backoff(n int) time.Duration {
+	d := o.timing.BackoffMin
+	for ; n > 1 && d < o.timing.BackoffMax; n-- {
+		d *= 2
+	}
+	return min(d, o.timing.BackoffMax)
+}
+
+func (o *Orchestrator) act(a Action) { o.out = append(o.out, a) }
+
+func (o *Orchestrator) closeGuard(below protocol.Epoch, cause string) {
+	if below-1 <= o.spent {
+		return
+	}
+	o.spent = below - 1
+	o.act(CloseGuard{Below: below, Cause: cause})
+}
+
+func (o *Orchestrator) demote(to PrimaryKnown) {
+	o.followed, o.exposed = to, false
+	o.act(Demote{Epoch: to.Epoch, Primary: to.Node, Address: to.Address})
+}
+
+func (o *Orchestrator) step(what string, node protocol.NodeID, detail string) {
+	o.emit(Step{What: what, Epoch: o.epoch, Node: node}, detail)
+}
+
+func (o *Orchestrator) emit(ev Event, detail string) {
+	e := Emit{Event: ev, Detail: detail}
+	if !o.began.IsZero() {
+		e.Since, e.Step = o.now.Sub(o.began), o.now.Sub(o.lastStep)
+		o.lastStep = o.now
+	}
+	o.act(e)
+}
+
+// State returns where the node stands.
+func (o *Orchestrator) State() State {
+	switch o.phase {
+	case following:
+		if o.followed.Node != protocol.NoNode && !o.lost {
+			return MonitoringPrimary
+		}
+		return Idle
+	case forking, acquiring, promoting:
+		return PromotionPending
+	case primary:
+		return Promoted
+	}
+	return ElectionInProgress
+}
+
+// Leading reports whether this node leads in Raft, as last told.
+func (o *Orchestrator) Leading() bool { return o.phase != following }
+
+// Epoch returns the epoch of the primary that Primary names, or that this
+// node stands for.
+func (o *Orchestrator) Epoch() protocol.Epoch {
+	if o.phase != following && o.epoch != 0 {
+		return o.epoch
+	}
+	return o.followed.Epoch
+}
+
+// Primary returns who is primary as far as this node knows, NoNode if nobody.
+func (o *Orchestrator) Primary() PrimaryKnown {
+	if o.phase == primary {
+		return PrimaryKnown{Node: o.local, Epoch: o.epoch, Address: o.prepared.Address}
+	}
+	return o.followed
+}
+
+// Blocked says why there is no primary, as far as this node knows; empty if
+// there is one.
+func (o *Orchestrator) Blocked() string {
+	if s := o.State(); s == Promoted || s == MonitoringPrimary {
+		return ""
+	}
+	return o.why
+}
+
+// CoolDownUntil returns until when this node is not eligible; zero if it is.
+func (o *Orchestrator) CoolDownUntil() time.Time {
+	if o.cooling.After(o.now) {
+		return o.cooling
+	}
+	return time.Time{}
+}
+
+func sorted(ids []protocol.NodeID) []protocol.NodeID {
+	out := slices.Clone(ids)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
