@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/walplane"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -100,46 +103,61 @@ func (c *Cluster) Switchover(ctx context.Context, via, to protocol.NodeID) error
 }
 
 // Dump reads all data of a node, which must be the primary: what it holds
-// under every key.
+// under every key. What is written meanwhile may be in the answer or not.
 func (c *Cluster) Dump(ctx context.Context, id protocol.NodeID) (map[string]string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Node(id).APIAddr+"/v1/data", nil)
+	data := map[string]string{}
+	for from, until := uint64(1), uint64(math.MaxUint64); from <= until; {
+		next, commit, err := c.dumpPage(ctx, id, from, data)
+		if err != nil {
+			return nil, fmt.Errorf("reading the data of node %d: %w", id, err)
+		}
+		if next <= from {
+			break // an empty page is the end
+		}
+		from, until = next, min(until, commit)
+	}
+	return data, nil
+}
+
+// dumpPage adds a page of the log of a node to data. It returns where the next
+// page begins, no further than from if this one was empty, and how far the log
+// reached when it was read.
+func (c *Cluster) dumpPage(ctx context.Context, id protocol.NodeID, from uint64, data map[string]string) (next, commit uint64, err error) {
+	url := fmt.Sprintf("http://%s/v1/data?from=%d", c.Node(id).APIAddr, from)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		apiErr := &APIError{Status: resp.StatusCode}
 		_ = json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(apiErr)
-		return nil, fmt.Errorf("reading the data of node %d: %w", id, apiErr)
+		return 0, 0, apiErr
 	}
-	data := map[string]string{}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxDumpLine)
 	for lines.Scan() {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
 		var item struct {
-			Key   string `json:"key"`
-			Value string `json:"value"`
-			Error string `json:"error"`
+			LSN     uint64 `json:"lsn"`
+			Key     string `json:"key"`
+			Value   string `json:"value"`
+			Deleted bool   `json:"deleted"`
 		}
 		if err := json.Unmarshal(lines.Bytes(), &item); err != nil {
-			return nil, fmt.Errorf("reading the data of node %d: line %d: %w", id, len(data)+1, err)
-		}
-		if item.Error != "" {
-			return nil, fmt.Errorf("reading the data of node %d: %s", id, item.Error)
+			return 0, 0, fmt.Errorf("after LSN %d: %w", next, err)
 		}
 		data[item.Key] = item.Value
+		if item.Deleted {
+			delete(data, item.Key)
+		}
+		next = item.LSN + 1
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading the data of node %d: %w", id, err)
-	}
-	return data, nil
+	commit, _ = strconv.ParseUint(resp.Header.Get(walplane.HeaderCommit), 10, 64) // absent: this page is all
+	return next, commit, lines.Err()
 }
 
 // WaitPrimary waits until a node says that it is primary in an epoch above

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/walplane"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -195,5 +196,36 @@ func TestClientConfigIsChecked(t *testing.T) {
 			_ = c.Close()
 			t.Errorf("%+v was accepted", cfg)
 		}
+	}
+}
+
+// A dump comes in pages, and a later record of a key stands for the earlier.
+func TestDumpReadsEveryPage(t *testing.T) {
+	log := []string{
+		`{"lsn":2,"epoch":1,"key":"a","value":"1"}`, `{"lsn":3,"epoch":1,"key":"b","value":"1"}`,
+		`{"lsn":5,"epoch":2,"key":"a","value":"2"}`, `{"lsn":6,"epoch":2,"key":"b","deleted":true}`,
+		`{"lsn":7,"epoch":2,"key":"c","value":"3"}`,
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var from int
+		_, _ = fmt.Sscan(r.FormValue("from"), &from)
+		w.Header().Set(walplane.HeaderCommit, "7")
+		for sent, i := 0, 0; i < len(log) && sent < 2; i++ {
+			var lsn int
+			_, _ = fmt.Sscanf(log[i], `{"lsn":%d,`, &lsn)
+			if lsn >= from {
+				fmt.Fprintln(w, log[i])
+				sent++
+			}
+		}
+	}))
+	defer srv.Close()
+	c := &Cluster{nodes: []Node{{ID: 1, APIAddr: strings.TrimPrefix(srv.URL, "http://")}}, http: srv.Client()}
+	data, err := c.Dump(deadline(t, 20*time.Second), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(data) != "map[a:2 c:3]" {
+		t.Errorf("got %v", data)
 	}
 }
