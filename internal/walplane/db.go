@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -55,7 +54,7 @@ type Config struct {
 	// MaxLogBytes is the size of the log from which on writes are refused. Default 1 GiB.
 	MaxLogBytes int64
 
-	syncFile func(*os.File) error // tests make it fail
+	disk *disk // of tests
 }
 
 // Validate reports every fault of c at once.
@@ -144,10 +143,10 @@ func Open(cfg Config) (*DB, error) {
 		start := time.Now()
 		cfg.Clock = func() time.Duration { return time.Since(start) }
 	}
-	if cfg.syncFile == nil {
-		cfg.syncFile = (*os.File).Sync
+	if cfg.disk == nil {
+		cfg.disk = &realDisk
 	}
-	w, torn, err := openWAL(cfg.Dir, cfg.syncFile)
+	w, torn, err := openWAL(cfg.Dir, *cfg.disk)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 // bytes of a torn tail were cut off. Everything the returned log shows is
 // flushed. The error is an *InUseError, a *DamageError (nothing was changed on
 // disk then), or one of the file system.
-func openWAL(dir string, syncFile func(*os.File) error) (w *wal, torn int64, err error) {
+func openWAL(dir string, disk disk) (w *wal, torn int64, err error) {
 	if err := makeDir(dir); err != nil {
 		return nil, 0, err
 	}
@@ -33,7 +33,7 @@ func openWAL(dir string, syncFile func(*os.File) error) (w *wal, torn int64, err
 	if err != nil {
 		return nil, 0, errors.Join(err, lock.Close())
 	}
-	w = &wal{path: path, f: f, lock: lock, sync: syncFile, end: headerBytes}
+	w = &wal{path: path, f: f, lock: lock, disk: disk, end: headerBytes}
 	if torn, err = w.recover(); err != nil {
 		return nil, 0, errors.Join(err, w.close())
 	}
@@ -145,7 +145,7 @@ func (w *wal) recover() (torn int64, err error) {
 	}
 	// The process before this one may have written without flushing. What was
 	// read above counts from now on, so it has to be on disk.
-	if err := w.sync(w.f); err != nil {
+	if err := w.disk.sync(w.f); err != nil {
 		return 0, fmt.Errorf("flush %s: %w", w.path, err)
 	}
 	return size - off, nil
@@ -198,11 +198,11 @@ func (w *wal) classify(off, size int64, cause error) error {
 		}
 		window := buf[:n]
 		for i := 0; i < step && i+minRecordBytes <= len(window); i++ {
+			// Cheap before dear: this looks at every byte. The checksum comes last.
 			head := window[i:]
-			if size, err := recordSize(head); err != nil || size > len(head) {
+			if n := binary.LittleEndian.Uint32(head[4:]); n < recordFixed || n > maxRecordBytes {
 				continue
 			}
-			// Cheap before dear: the LSN first, the checksum last.
 			lsn := protocol.LSN(binary.LittleEndian.Uint64(head[recordHeader+8:]))
 			if lsn <= lost || lsn > maxLSN {
 				continue

@@ -23,6 +23,14 @@ const (
 	keptBuffer = 4 << 20
 )
 
+// disk is what tests make fail.
+type disk struct {
+	write func(f *os.File, b []byte, off int64) (int, error)
+	sync  func(f *os.File) error
+}
+
+var realDisk = disk{write: (*os.File).WriteAt, sync: (*os.File).Sync}
+
 // wal is the log file. One goroutine at a time appends or truncates (DB.append
 // is the lock for that); everybody may read what is flushed, beside it.
 type wal struct {
@@ -30,7 +38,7 @@ type wal struct {
 	f    *os.File
 	lock *os.File
 	salt uint64
-	sync func(*os.File) error
+	disk disk
 	buf  []byte // of append
 
 	mu      sync.RWMutex
@@ -117,7 +125,7 @@ func (w *wal) append(records []record) error {
 		next = r.position()
 	}
 	off := w.end // only append and truncate change it, and the caller keeps both out
-	if _, err := w.f.WriteAt(w.buf, off); err != nil {
+	if _, err := w.disk.write(w.f, w.buf, off); err != nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if cutErr := w.f.Truncate(off); cutErr != nil {
@@ -125,7 +133,7 @@ func (w *wal) append(records []record) error {
 		}
 		return fmt.Errorf("write to %s: %w", w.path, err)
 	}
-	err = w.sync(w.f)
+	err = w.disk.sync(w.f)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
@@ -156,7 +164,7 @@ func (w *wal) truncate(to protocol.LSN) error {
 	// Not under mu: the disk may take its time, and nobody needs to wait.
 	doing := "cut"
 	if err = w.f.Truncate(c.off); err == nil {
-		doing, err = "flush the cut of", w.sync(w.f)
+		doing, err = "flush the cut of", w.disk.sync(w.f)
 	}
 	if err != nil {
 		w.mu.Lock()
