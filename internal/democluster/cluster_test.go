@@ -126,6 +126,10 @@ func TestPausedNodeIsKilledByShutdownAndKeepsDir(t *testing.T) {
 	if err := c.StartAll(); err != nil {
 		t.Fatal(err)
 	}
+	// It serves, so it has long made itself deaf: before, a signal would end it.
+	if _, err := c.WaitPrimary(deadline(t, 20*time.Second), 0); err != nil {
+		t.Fatal(err)
+	}
 	pid := c.PID(1)
 	if err := c.Pause(1); err != nil {
 		t.Fatal(err)
@@ -201,6 +205,13 @@ func TestNodesDieWithTheirParent(t *testing.T) {
 	}
 	_ = parent.Process.Kill()
 	_ = parent.Wait()
+	t.Cleanup(func() {
+		for _, pid := range pids {
+			if t.Failed() {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
 	for _, pid := range pids { // deaf ones, and one of them paused
 		gone(t, pid)
 	}
