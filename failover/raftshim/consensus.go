@@ -1,0 +1,331 @@
+package raftshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/fsm"
+	"github.com/aiondb/aiondb-ha/fsm/command"
+	"github.com/aiondb/aiondb-ha/protocol"
+	"github.com/hashicorp/raft"
+)
+
+// defaultTimeout bounds the enqueueing of an entry whose context has no
+// deadline.
+const defaultTimeout = 10 * time.Second
+
+// Consensus is Raft as the project sees it. It implements failover.Consensus.
+// Its methods are safe for concurrent use; before Attach they fail with
+// ErrClosed.
+//
+// Errors are the sentinels of package failover: ErrNotLeader (nothing was
+// done), ErrNoQuorum (nothing is known to have been done), ErrOutcomeUnknown
+// (it may have been, or may be yet), ErrClosed.
+type Consensus struct {
+	notify     chan bool
+	leadership chan failover.Leadership
+	done       chan struct{}
+	relayed    chan struct{}
+	once       sync.Once
+
+	raft      atomic.Pointer[raft.Raft]
+	transport *Transport // set before raft
+	proven    atomic.Uint64
+}
+
+var _ failover.Consensus = (*Consensus)(nil)
+
+// NewConsensus returns a Consensus without Raft. It takes leadership changes
+// from NotifyCh at once.
+func NewConsensus() *Consensus {
+	c := &Consensus{notify: make(chan bool, notifyBuffer), leadership: make(chan failover.Leadership),
+		done: make(chan struct{}), relayed: make(chan struct{})}
+	go c.relay()
+	return c
+}
+
+// NotifyCh is what raft.Config.NotifyCh must be.
+func (c *Consensus) NotifyCh() chan<- bool { return c.notify }
+
+// Attach gives c the Raft it stands for. It is called once.
+func (c *Consensus) Attach(r *raft.Raft, t *Transport) {
+	c.transport = t
+	c.raft.Store(r)
+}
+
+// Close ends the telling of leadership changes and closes the channel. Shut
+// Raft down first: it would wait for nobody to listen. It may be called again.
+func (c *Consensus) Close() {
+	c.once.Do(func() { close(c.done) })
+	<-c.relayed
+}
+
+// Leadership returns the channel of changes.
+func (c *Consensus) Leadership() <-chan failover.Leadership { return c.leadership }
+
+func (c *Consensus) term() uint64 {
+	if r := c.raft.Load(); r != nil {
+		return r.CurrentTerm()
+	}
+	return 0
+}
+
+// CommitNoop commits an entry that changes nothing and returns its term.
+//
+// That the term is right: an entry is given the term Raft is in when its
+// leader appends it, which happens between the two readings below. Raft's term
+// never goes down, so if both readings agree it is the entry's. A successful
+// answer says that the entry is committed and applied here, so this node was
+// the leader of that term, and its state machine has all that came before.
+func (c *Consensus) CommitNoop(ctx context.Context) (protocol.Epoch, error) {
+	noop, err := command.Encode(command.Noop{})
+	if err != nil {
+		return 0, err
+	}
+	before := c.term()
+	if _, _, err := c.Propose(ctx, noop); err != nil {
+		return 0, fmt.Errorf("commit the leader's first entry: %w", err)
+	}
+	if after := c.term(); after != before {
+		return 0, fmt.Errorf("commit the leader's first entry: %w: the term went from %d to %d meanwhile",
+			failover.ErrNotLeader, before, after)
+	}
+	c.prove(before)
+	return protocol.Epoch(before), nil
+}
+
+// prove notes that this node has committed an entry of its own in term.
+func (c *Consensus) prove(term uint64) {
+	for old := c.proven.Load(); old < term && !c.proven.CompareAndSwap(old, term); old = c.proven.Load() {
+	}
+}
+
+// CommitFork commits a line of the timeline history. An error that wraps
+// fsm.ErrRefused says that the state machine refused it.
+func (c *Consensus) CommitFork(ctx context.Context, f protocol.Fork) error {
+	write, err := fsm.ForkCommand(f)
+	if err != nil {
+		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+	}
+	data, err := command.Encode(write)
+	if err != nil {
+		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+	}
+	response, _, err := c.Propose(ctx, data)
+	if err != nil {
+		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+	}
+	if result, is := response.(fsm.Result); is && result.Err() != nil {
+		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, result.Err())
+	}
+	return nil
+}
+
+// Propose commits data as a command, on the leader, and returns what the state
+// machine answered and the entry's index. A state machine's answer that is an
+// error is returned as one: the entry is committed, and this node could not
+// apply it.
+func (c *Consensus) Propose(ctx context.Context, data []byte) (response any, index uint64, err error) {
+	r := c.raft.Load()
+	if r == nil {
+		return nil, 0, failover.ErrClosed
+	}
+	timeout := defaultTimeout
+	if deadline, bounded := ctx.Deadline(); bounded {
+		timeout = time.Until(deadline)
+	}
+	if timeout <= 0 || ctx.Err() != nil {
+		return nil, 0, fmt.Errorf("%w: no time left to propose", failover.ErrNoQuorum)
+	}
+	future := r.Apply(data, timeout)
+	if err := c.await(ctx, future); err != nil {
+		return nil, 0, err
+	}
+	response = future.Response()
+	if failed, is := response.(error); is {
+		return nil, future.Index(), fmt.Errorf("committed, and not applied here: %w", failed)
+	}
+	return response, future.Index(), nil
+}
+
+// ReadIndex returns an index with this property: a state that has applied it
+// holds every write acknowledged before ReadIndex was called. It is asked on
+// the leader.
+//
+// The commit index of a leader has it once an entry of the leader's own term is
+// committed, provided the node still led when it was read. So: commit one if
+// there is none yet, read the commit index, and only then ask a quorum whether
+// this is still the leader. Raft's own round of asking counts answers to
+// heartbeats sent a moment before; a leader that was stopped in that moment
+// must be kept from answering by its lease.
+func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
+	r := c.raft.Load()
+	if r == nil {
+		return 0, failover.ErrClosed
+	}
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader {
+		return 0, c.notLeader()
+	}
+	if c.proven.Load() != term {
+		if _, err := c.CommitNoop(ctx); err != nil {
+			return 0, fmt.Errorf("read index: %w", err)
+		}
+		term = c.proven.Load()
+	}
+	index := r.CommitIndex()
+	verified := make(chan raft.Future, 1)
+	go func() { verified <- r.VerifyLeader() }() // waits for Raft's main loop to take it
+	var err error
+	select {
+	case future := <-verified:
+		err = c.await(ctx, future)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	switch {
+	case err != nil && !errors.Is(err, failover.ErrNotLeader):
+		return 0, fmt.Errorf("read index: %w: %w", failover.ErrNoQuorum, err) // a read: nothing was done
+	case err != nil:
+		return 0, fmt.Errorf("read index: %w", err)
+	case r.CurrentTerm() != term:
+		return 0, c.notLeader()
+	}
+	return index, nil
+}
+
+// Transfer moves leadership to a voter, NoNode for one of Raft's choice. nil
+// means that this node has stopped leading.
+func (c *Consensus) Transfer(ctx context.Context, to protocol.NodeID) error {
+	r := c.raft.Load()
+	if r == nil {
+		return failover.ErrClosed
+	}
+	var future raft.Future
+	if to == protocol.NoNode {
+		future = r.LeadershipTransfer()
+	} else {
+		server, found := raft.Server{}, false
+		for _, s := range c.servers() {
+			if s.ID == ServerID(to) && s.Suffrage == raft.Voter {
+				server, found = s, true
+			}
+		}
+		if !found {
+			return fmt.Errorf("transfer leadership: node %d is not a voter", to)
+		}
+		future = r.LeadershipTransferToServer(server.ID, server.Address)
+	}
+	if err := c.await(ctx, future); err != nil {
+		return fmt.Errorf("transfer leadership: %w", err)
+	}
+	return nil
+}
+
+// NewTerm makes this node, the leader, give up its term and stand for the next
+// one. To Raft it is as if another leader had handed over to it; any node may
+// stand at any time, so it can do no harm. nil means that it leads no more in
+// this term; whether it wins the next is the voters' business.
+func (c *Consensus) NewTerm(ctx context.Context) error {
+	r := c.raft.Load()
+	if r == nil {
+		return failover.ErrClosed
+	}
+	if r.State() != raft.Leader {
+		return c.notLeader()
+	}
+	if err := c.transport.standNow(ctx); err != nil {
+		return fmt.Errorf("ask for a new term: %w", err)
+	}
+	return nil
+}
+
+func (c *Consensus) servers() []raft.Server {
+	r := c.raft.Load()
+	if r == nil {
+		return nil
+	}
+	future := r.GetConfiguration()
+	if future.Error() != nil {
+		return nil
+	}
+	return future.Configuration().Servers
+}
+
+// Voters returns the voters of the latest configuration, ascending.
+func (c *Consensus) Voters() []protocol.NodeID {
+	var voters []protocol.NodeID
+	for _, s := range c.servers() {
+		if id := ParseServerID(s.ID); s.Suffrage == raft.Voter && id != protocol.NoNode {
+			voters = append(voters, id)
+		}
+	}
+	slices.Sort(voters)
+	return voters
+}
+
+// Leader returns whom Raft holds for the leader, and Raft's term.
+func (c *Consensus) Leader() (protocol.NodeID, uint64) {
+	r := c.raft.Load()
+	if r == nil {
+		return protocol.NoNode, 0
+	}
+	_, id := r.LeaderWithID()
+	return ParseServerID(id), r.CurrentTerm()
+}
+
+// LastContact returns when this node last heard of a leader: now on the leader
+// itself, zero if never.
+func (c *Consensus) LastContact() time.Time {
+	switch r := c.raft.Load(); {
+	case r == nil:
+		return time.Time{}
+	case r.State() == raft.Leader:
+		return time.Now()
+	default:
+		return r.LastContact()
+	}
+}
+
+// await waits for a future, and gives its error in the project's words. The
+// goroutine behind it ends with the future: Raft answers all of them, when
+// leadership ends at the latest.
+func (c *Consensus) await(ctx context.Context, future raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- future.Error() }()
+	select {
+	case err := <-answer:
+		return c.translate(err)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, context.Cause(ctx))
+	}
+}
+
+// translate gives Raft's errors the project's names. What it does not know is
+// of unknown outcome.
+func (c *Consensus) translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader):
+		return c.notLeader()
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: leadership is being handed over", failover.ErrNotLeader)
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: Raft took nothing in within the time", failover.ErrNoQuorum)
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, failover.ErrClosed)
+	}
+	return fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, err)
+}
+
+func (c *Consensus) notLeader() error {
+	leader, _ := c.Leader()
+	return &failover.NotLeaderError{Leader: leader}
+}
