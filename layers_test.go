@@ -23,10 +23,10 @@ var layers = map[string][]string{
 	"fsm/command":        {"protocol"},
 	"failover":           {"protocol", "health", "election", "fencing", "github.com/hashicorp/go-hclog"},
 	"fsm":                {"protocol", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
-	"failover/raftshim":  {"protocol", "failover", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
+	"failover/raftshim":  {"protocol", "failover", "fsm", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
 	"logstore":           {"github.com/hashicorp/raft"},
 	"logstore/storetest": {"logstore", "github.com/hashicorp/raft"},
-	"jsonlstore":         {"protocol", "fsm/command", "logstore", "internal/vfs", "github.com/hashicorp/raft", "github.com/hashicorp/go-metrics", "golang.org/x/sys"},
+	"jsonlstore":         {"protocol", "fsm/command", "logstore", "internal/vfs", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics", "golang.org/x/sys"},
 	"gossip":             {"protocol", "health", "github.com/hashicorp/memberlist", "github.com/hashicorp/go-hclog"},
 	"internal/vfs":       {"golang.org/x/sys"},
 }

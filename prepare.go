@@ -1,0 +1,136 @@
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/internal/transport"
+	"github.com/aiondb/aiondb-ha/jsonlstore"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// peerCheckTimeout bounds how long Prepare waits for the other nodes to prove
+// that they have the same secret. A node that does not answer is not waited for
+// at later starts either: most of a cluster may be down.
+const peerCheckTimeout = 500 * time.Millisecond
+
+// ErrWrongSecret is wrapped by the error of a node whose cluster secret is not
+// that of the nodes it found running.
+var ErrWrongSecret = transport.ErrWrongSecret
+
+// Prepared is a node that has its port and its state directory and has not
+// begun to take part in the cluster. Everything that can be wrong with the
+// settings, the secret and the node's files has been found by then. Open or
+// Close must be called on it, once.
+type Prepared struct {
+	config   Config
+	identity *transport.Identity
+	mux      *transport.Mux
+	store    *jsonlstore.Store
+	floor    *fencing.Floor
+}
+
+// Prepare checks cfg, takes the HA port, makes sure that the nodes already
+// running have the same secret, and opens the state directory, in this order:
+// when it fails, nothing on disk was changed.
+//
+// Use it instead of Open by itself when the database's own files must not be
+// touched before all that is known to be right.
+func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	p := &Prepared{config: cfg.withDefaults()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.identity, err = transport.NewIdentity(append([][]byte{cfg.Secret}, cfg.OldSecrets...)...); err != nil {
+		return p, err
+	}
+	if p.mux, err = transport.Listen(p.config.BindAddr, p.identity, p.config.Logger.Named("transport")); err != nil {
+		return p, err
+	}
+	if err := p.checkSecret(ctx); err != nil {
+		return p, err
+	}
+	return p, p.openState()
+}
+
+// checkSecret fails if nodes are running and every one of them has another
+// secret. One node that agrees is enough: then it is the others that are wrong.
+func (p *Prepared) checkSecret(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, peerCheckTimeout)
+	defer cancel()
+	var peers []string
+	for i, addr := range p.config.Nodes {
+		if protocol.NodeID(i+1) != p.config.NodeID {
+			peers = append(peers, addr)
+		}
+	}
+	found := transport.CheckPeers(ctx, p.mux, peers)
+	if len(found.Self) > 0 {
+		return fmt.Errorf("%s in the list of cluster nodes is this node itself: every node needs one entry, and this one is number %s", strings.Join(found.Self, ", "), p.config.NodeID)
+	}
+	if len(found.Rejected) == 0 {
+		return nil
+	}
+	who := strings.Join(found.Rejected, ", ")
+	if len(found.Accepted) > 0 {
+		p.config.Logger.Warn("nodes with another cluster secret are running: set the same secret on all", "nodes", who)
+		return nil
+	}
+	return fmt.Errorf("%w on %s: set the same cluster secret (auth token) on all nodes", ErrWrongSecret, who)
+}
+
+// openState opens the floor, the log and the Raft state. The floor is read
+// first, because reading changes nothing and the store leaves its mark.
+func (p *Prepared) openState() (err error) {
+	if p.floor, err = fencing.OpenFloor(p.config.FencingTokenPath); err != nil {
+		return err
+	}
+	if p.store, err = jsonlstore.Open(p.config.StateDir()); err != nil {
+		return err
+	}
+	if !p.floor.Missing() {
+		return nil
+	}
+	// I2: a floor is never made up for a node that may have promised something.
+	if used, err := raft.HasExistingState(p.store, p.store, raft.NewInmemSnapshotStore()); err != nil {
+		return fmt.Errorf("reading the state in %s: %w", p.config.StateDir(), err)
+	} else if used {
+		return fmt.Errorf("%s is missing, but %s has been in use: without it this node could break a promise it made; "+
+			"restore the file, or set the fencing token path to where it is", p.floor.Path(), p.config.StateDir())
+	}
+	return p.floor.Create(time.Now())
+}
+
+// Close gives up the port and the files of a Prepared that was not opened.
+func (p *Prepared) Close() error {
+	var errs []error
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	if p.mux != nil {
+		errs = append(errs, p.mux.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Open is Prepare and Prepared.Open in one: it starts a node that takes part
+// in the cluster and drives db. ctx bounds the start only. The Node must be
+// closed before db is.
+func Open(ctx context.Context, cfg Config, db Database) (*Node, error) {
+	p, err := Prepare(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return p.Open(ctx, db)
+}

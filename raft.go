@@ -1,0 +1,99 @@
+package ha
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/failover/raftshim"
+	"github.com/aiondb/aiondb-ha/internal/transport"
+	"github.com/aiondb/aiondb-ha/protocol"
+)
+
+// How Raft is run. What is not here is hashicorp/raft's default.
+const (
+	commitTimeout    = 25 * time.Millisecond // how soon followers learn of a commit when nothing follows it
+	snapshotsKept    = 2
+	raftConnPool     = 3 // idle connections kept for each peer
+	raftDialTimeout  = 2 * time.Second
+	raftMaxInFlight  = 64 // AppendEntries requests in a pipeline
+	snapshotInterval = 2 * time.Minute
+)
+
+// startRaft starts hashicorp/raft on the node's store and port. A node that
+// has no state yet begins with the configured nodes as voters: all of them
+// begin with the same configuration, so it does not matter who is first.
+func (n *Node) startRaft() error {
+	log := n.config.Logger.Named("raft")
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.config.StateDir(), snapshotsKept, log)
+	if err != nil {
+		return err
+	}
+	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: raftAddresses{n},
+		Logger:                log,
+		Stream:                transport.RaftStreamLayer(n.mux, n.config.AdvertiseAddr),
+		MaxPool:               raftConnPool,
+		MaxRPCsInFlight:       raftMaxInFlight,
+		Timeout:               raftDialTimeout,
+	})
+	trans := raftshim.NewTransport(network)
+
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(n.config.NodeID.String())
+	conf.HeartbeatTimeout = n.config.HealthCheckTimeout
+	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout
+	conf.ElectionTimeout = n.config.ElectionTimeout
+	conf.CommitTimeout = commitTimeout
+	conf.SnapshotInterval = snapshotInterval
+	conf.ShutdownOnRemove = false
+	conf.Logger = log
+
+	used, err := raft.HasExistingState(n.store, n.store, snapshots)
+	if err != nil {
+		return err
+	}
+	if !used {
+		if err := raft.BootstrapCluster(conf, n.store, n.store, snapshots, trans, n.voters()); err != nil {
+			return fmt.Errorf("writing the first configuration: %w", err)
+		}
+	}
+	conf.NotifyCh = n.consensus.NotifyCh()
+	if n.raft, err = raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, trans); err != nil {
+		return errors.Join(err, trans.Close())
+	}
+	n.consensus.Attach(n.raft, trans)
+	return nil
+}
+
+// voters is the configuration a new cluster begins with.
+func (n *Node) voters() raft.Configuration {
+	var c raft.Configuration
+	for i, addr := range n.config.Nodes {
+		c.Servers = append(c.Servers, raft.Server{
+			Suffrage: raft.Voter,
+			ID:       raft.ServerID(protocol.NodeID(i + 1).String()),
+			Address:  raft.ServerAddress(addr),
+		})
+	}
+	return c
+}
+
+// raftAddresses finds a Raft server's address by its ID at the time it is
+// dialled, so that a node may come back under another address.
+type raftAddresses struct{ n *Node }
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (a raftAddresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	node, err := protocol.ParseNodeID(string(id))
+	if err != nil {
+		return "", err
+	}
+	addr, ok := a.n.lookup(node)
+	if !ok {
+		return "", fmt.Errorf("no address is known for node %s", id)
+	}
+	return raft.ServerAddress(addr), nil
+}
