@@ -349,13 +349,15 @@ func TestSilentAfterClose(t *testing.T) {
 		net := newMemNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
+		// A suspicion is under way when node 1 is closed: it ends afterwards.
+		s[1].transport.kill()
+		time.Sleep(700 * time.Millisecond)
 		if err := s[0].Close(); err != nil {
 			t.Fatal(err)
 		}
 		s[0].mu.Lock()
 		n := len(s[0].evidence)
 		s[0].mu.Unlock()
-		s[1].transport.kill()
 		time.Sleep(10 * time.Second)
 		s[0].mu.Lock()
 		defer s[0].mu.Unlock()

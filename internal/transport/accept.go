@@ -71,7 +71,7 @@ func (m *Mux) acceptLoop() {
 // handshake takes a connection from the first byte to the queue of its
 // protocol, or closes it.
 func (m *Mux) handshake(raw *net.TCPConn, source netip.Addr) {
-	_ = raw.SetDeadline(time.Now().Add(HandshakeTimeout))
+	_ = raw.SetDeadline(time.Now().Add(m.handshakeTimeout))
 	conn := tls.Server(raw, m.serverTLS.Load())
 	if err := conn.Handshake(); err != nil {
 		if errors.Is(err, ErrWrongSecret) {

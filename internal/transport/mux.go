@@ -42,10 +42,13 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // Close closes all of those and returns when every goroutine of the Mux has
 // ended.
 type Mux struct {
-	id       *Identity
-	logger   hclog.Logger
-	tcp      *net.TCPListener
-	udp      *net.UDPConn
+	id     *Identity
+	logger hclog.Logger
+	tcp    *net.TCPListener
+	udp    *net.UDPConn
+	// handshakeTimeout is HandshakeTimeout but in tests of it.
+	handshakeTimeout time.Duration
+
 	instance [instanceSize]byte // random, to recognise ourselves when we dial ourselves
 	node     atomic.Uint64      // our node ID once a Messenger knows it, 0 before
 
@@ -89,6 +92,10 @@ type counters struct {
 //
 // A port in use is a PortTakenError. The caller owns the Mux and closes it.
 func Listen(addr string, id *Identity, logger hclog.Logger) (*Mux, error) {
+	return listen(addr, id, logger, HandshakeTimeout)
+}
+
+func listen(addr string, id *Identity, logger hclog.Logger, handshakeTimeout time.Duration) (*Mux, error) {
 	tcp, udp, err := bind(addr)
 	if err != nil {
 		return nil, err
@@ -99,8 +106,9 @@ func Listen(addr string, id *Identity, logger hclog.Logger) (*Mux, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mux{
 		id: id, logger: logger, tcp: tcp, udp: udp,
-		quiet: quiet{now: time.Now},
-		ctx:   ctx, cancel: cancel,
+		handshakeTimeout: handshakeTimeout,
+		quiet:            quiet{now: time.Now},
+		ctx:              ctx, cancel: cancel,
 		streams: make(map[string]*streamListener),
 		conns:   make(map[net.Conn]string),
 	}
