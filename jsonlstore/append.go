@@ -1,0 +1,112 @@
+package jsonlstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/logstore"
+)
+
+// StoreLog implements raft.LogStore; see StoreLogs.
+func (s *Store) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs implements raft.LogStore: one write and one sync for all of them.
+//
+// An error leaves the log as it was. It wraps a *logstore.ContiguityError for
+// indexes that do not follow, logstore.ErrTooLarge, what the file system said
+// (syscall.ENOSPC and the like: try again when there is room), or
+// logstore.ErrFailed when a sync failed and the store must be opened again:
+// then, and only then, the entries may be there afterwards or not.
+func (s *Store) StoreLogs(logs []*raft.Log) error {
+	start := time.Now()
+	if err := s.beginWrite(); err != nil {
+		return err
+	}
+	defer s.endWrite()
+	cur := s.snap.Load()
+	if err := logstore.CheckAppend(cur.last(), logs); err != nil {
+		return err
+	}
+	if len(logs) == 0 {
+		return nil
+	}
+	for _, l := range logs {
+		if err := checkSize(l, s.maxEntry); err != nil {
+			return err
+		}
+	}
+	next, buf := s.encodeBatch(cur, logs)
+	if err := s.appendBytes(cur, buf); err != nil {
+		return fmt.Errorf("storing log entries %d to %d in %s: %w", logs[0].Index, next.last(), s.logPath(), err)
+	}
+	if next.commit != cur.commit {
+		s.marks = append(s.marks, commitMark{index: next.last(), commit: next.commit})
+	}
+	s.snap.Store(next)
+	measure(s.metrics.storeLogs, start)
+	sample(s.metrics.logsPerBatch, len(logs))
+	sample(s.metrics.logBatchSize, len(buf))
+	return nil
+}
+
+// encodeBatch returns the lines of a batch, and what the log is once they are
+// in it. The commit index stands in the last line: with less than the whole
+// batch it is not there.
+func (s *Store) encodeBatch(cur *snapshot, logs []*raft.Log) (*snapshot, []byte) {
+	next := *cur
+	buf := s.buf[:0]
+	first, last := logs[0].Index, logs[len(logs)-1].Index
+	for _, l := range logs {
+		var commit, batch uint64
+		if l.Index != first {
+			batch = first
+		}
+		if l.Index == last {
+			if c := min(s.staged.Load(), last); c > cur.commit {
+				commit, next.commit = c, c
+			}
+		}
+		from := len(buf)
+		buf = appendLine(buf, l, commit, batch)
+		next.add(l.Index, cur.end+int64(from), cur.end+int64(len(buf)))
+		sample(s.metrics.logSize, len(buf)-from)
+	}
+	if cap(buf) <= keepBufferBytes {
+		s.buf = buf
+	} else {
+		s.buf = nil
+	}
+	return &next, buf
+}
+
+// appendBytes writes behind the last entry and syncs. A write that fails, for want of
+// room or otherwise, is taken back, and the log goes on as it was.
+func (s *Store) appendBytes(cur *snapshot, buf []byte) error {
+	n, err := cur.file.WriteAt(buf, cur.end)
+	if err == nil && n < len(buf) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		if undoErr := takeBack(cur); undoErr != nil {
+			return s.latch(errors.Join(err, undoErr))
+		}
+		return err
+	}
+	if err := cur.file.Sync(); err != nil {
+		return s.latch(err)
+	}
+	return nil
+}
+
+// takeBack removes what a failed write may have left behind the log, for good:
+// the next batch must find nothing there that could be taken for part of it.
+func takeBack(cur *snapshot) error {
+	if err := cur.file.Truncate(cur.end); err != nil {
+		return err
+	}
+	return cur.file.Sync()
+}

@@ -1,0 +1,122 @@
+package jsonlstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs"
+	"github.com/aiondb/aiondb-ha/logstore"
+)
+
+// FirstIndex implements raft.LogStore.
+func (s *Store) FirstIndex() (uint64, error) {
+	if s.closed.Load() {
+		return 0, logstore.ErrClosed
+	}
+	return s.snap.Load().firstIndex(), nil
+}
+
+// LastIndex implements raft.LogStore.
+func (s *Store) LastIndex() (uint64, error) {
+	if s.closed.Load() {
+		return 0, logstore.ErrClosed
+	}
+	return s.snap.Load().last(), nil
+}
+
+// IsMonotonic implements raft.MonotonicLogStore: gaps are refused.
+func (s *Store) IsMonotonic() bool { return true }
+
+// StageCommitIndex implements raft.CommitTrackingLogStore. It does not wait for
+// a write in progress.
+func (s *Store) StageCommitIndex(index uint64) error {
+	if s.closed.Load() {
+		return logstore.ErrClosed
+	}
+	s.staged.Store(index)
+	return nil
+}
+
+// GetCommitIndex implements raft.CommitTrackingLogStore.
+func (s *Store) GetCommitIndex() (uint64, error) {
+	if s.closed.Load() {
+		return 0, logstore.ErrClosed
+	}
+	return s.snap.Load().commit, nil
+}
+
+// GetLog implements raft.LogStore. Every read checks the line it finds; damage
+// is an error that wraps logstore.ErrCorrupt. A disk that cannot be read is an
+// error of that one read.
+func (s *Store) GetLog(index uint64, log *raft.Log) error {
+	defer measure(s.metrics.getLog, time.Now())
+	for {
+		if s.closed.Load() {
+			return logstore.ErrClosed
+		}
+		snap := s.snap.Load()
+		if !snap.holds(index) {
+			return raft.ErrLogNotFound
+		}
+		from, to := snap.span(index)
+		text := make([]byte, to-from)
+		n, err := snap.file.ReadAt(text, from)
+		if errors.Is(err, fs.ErrClosed) {
+			continue // the log moved to another file, or the store was closed
+		}
+		// What was read counts only if the tail was not cut meanwhile: the
+		// bytes may be those of a later batch, not synced yet.
+		if s.snap.Load().gen != snap.gen {
+			continue
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("reading log entry %d from %s: %w", index, s.logPath(), err)
+		}
+		if err := parseEntry(text[:n], index, log); err != nil {
+			return s.damageAt(snap.file, from, index, err)
+		}
+		return nil
+	}
+}
+
+// parseEntry reads the line of the entry that must have the given index.
+func parseEntry(text []byte, index uint64, log *raft.Log) error {
+	p, err := parseLine(text)
+	if err != nil {
+		return err
+	}
+	if p.index != index {
+		return &logstore.ContiguityError{Expected: index, Given: p.index}
+	}
+	return p.fill(log)
+}
+
+// damageAt names the place of a line that has turned out to be damaged.
+func (s *Store) damageAt(file vfs.File, offset int64, index uint64, reason error) error {
+	return &logstore.CorruptionError{
+		File: s.logPath(), Line: lineAt(file, offset), Offset: offset, Index: index,
+		Reason: reason.Error(), Advice: logAdvice,
+	}
+}
+
+// lineAt returns the number of the line that begins at offset, 0 if the file
+// cannot be read up to there. It reads all that: for error messages only.
+func lineAt(r io.ReaderAt, offset int64) int {
+	number := 1
+	buf := make([]byte, 64<<10)
+	for at := int64(0); at < offset; {
+		n, err := r.ReadAt(buf[:min(int64(len(buf)), offset-at)], at)
+		if n == 0 && err != nil {
+			return 0
+		}
+		number += bytes.Count(buf[:n], []byte{'\n'})
+		at += int64(n)
+	}
+	return number
+}

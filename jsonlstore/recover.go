@@ -1,0 +1,171 @@
+package jsonlstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs"
+	"github.com/aiondb/aiondb-ha/logstore"
+)
+
+// loadState reads a state file; nil if there is none.
+func loadState(fsys vfs.FS, path string) (*stableState, error) {
+	file, err := fsys.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer file.Close() // only read from
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, MaxStateBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	var st *stableState
+	if len(text) > MaxStateBytes {
+		err = fmt.Errorf("it is longer than %d bytes", MaxStateBytes)
+	} else {
+		st, err = decodeState(text)
+	}
+	if err != nil {
+		return nil, &logstore.CorruptionError{File: path, Reason: err.Error(), Advice: stateAdvice}
+	}
+	return st, nil
+}
+
+// deriveState stands in for a state file that is not there, beside a log whose
+// entries reach up to maxTerm.
+//
+// A new directory has neither, and starts from nothing. A log without a state
+// (the original's trimmed_front, or a file copied by itself) shows that its
+// last term had a leader, and not for whom this node voted in it. So the term
+// does not start from zero and the vote of that term counts as used up: nobody
+// gets a second one. Votes of higher terms, if there were any, are beyond
+// knowing; that is why losing raft_state.json is never harmless, and why the
+// store always writes it before the first entry.
+func deriveState(maxTerm uint64) *stableState {
+	st := &stableState{values: make(map[string][]byte)}
+	if maxTerm > 0 {
+		putUint64(st.values, logstore.KeyCurrentTerm, maxTerm)
+		putUint64(st.values, logstore.KeyLastVoteTerm, maxTerm)
+		st.values[logstore.KeyLastVoteCand] = nobody
+	}
+	return st
+}
+
+// compare holds the two files against each other.
+func (op *opening) compare() error {
+	s, last := op.s, op.log.last()
+	if op.state == nil {
+		op.state, op.newState = deriveState(op.maxTerm), true
+		if op.maxTerm > 0 {
+			s.logger.Warn("a log without a state file: the term is taken from the log, its vote counts as used up",
+				"file", s.statePath(), "term", op.maxTerm)
+		}
+	}
+	if op.state.commit > last {
+		// Ours is lowered before the log is cut. The original's may be older
+		// than its log.
+		if !op.state.foreign {
+			return &logstore.CorruptionError{
+				File: s.logPath(), Line: op.scan.lines + 1, Offset: op.log.end, Index: last + 1,
+				Reason: fmt.Sprintf("the log ends with index %d, but %s says that %d was committed", last, StateFile, op.state.commit),
+				Advice: logAdvice,
+			}
+		}
+		op.state.commit = last
+	}
+	op.log.commit = op.state.commit
+	if n := len(s.marks); n > 0 {
+		op.log.commit = max(op.log.commit, s.marks[n-1].commit)
+	}
+	return nil
+}
+
+// recover is the first step that changes files: it removes what a crash left
+// unfinished, and makes durable what it found.
+func (op *opening) recover() error {
+	s := op.s
+	if op.torn != nil {
+		s.logger.Warn("cutting off a write that never finished", "file", s.logPath(),
+			"line", op.torn.Line, "offset", op.torn.Offset, "bytes", op.torn.Bytes, "reason", op.torn.Reason)
+	}
+	for _, path := range []string{s.logPath(), s.statePath()} {
+		if err := removeIfThere(s.fs, path+tempSuffix); err != nil {
+			return op.unwritable(err)
+		}
+	}
+	if err := op.repairTail(); err != nil {
+		return fmt.Errorf("recovering %s: %w", s.logPath(), err)
+	}
+	// The names, too: a rename may have been the last thing before the crash.
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return op.unwritable(err)
+	}
+	return nil
+}
+
+// repairTail leaves the file ending with its last good line, on disk.
+func (op *opening) repairTail() error {
+	if op.size > op.log.end {
+		if err := op.file.Truncate(op.log.end); err != nil {
+			return err
+		}
+	}
+	if err := op.rewriteLastBatch(); err != nil {
+		return err
+	}
+	if op.scan.unended {
+		if _, err := op.file.WriteAt([]byte{'\n'}, op.log.end); err != nil {
+			return err
+		}
+		op.log.end++
+	}
+	if err := op.file.Chmod(filePerm); err != nil {
+		return err
+	}
+	return op.file.Sync()
+}
+
+// rewriteLastBatch writes the last batch once more where it stands. If its sync
+// failed before the store was closed, the kernel may show it and yet believe
+// that there is nothing left to be written; these writes make it believe
+// otherwise, so that the sync that follows means what it says. The bytes are
+// the same, so a crash in between changes nothing. No earlier batch can be in
+// that state: a failed sync is the last thing a store does.
+func (op *opening) rewriteLastBatch() error {
+	buf := make([]byte, readChunk)
+	for at := op.scan.batchAt; at < op.log.end; {
+		n, err := op.file.ReadAt(buf[:min(readChunk, op.log.end-at)], at)
+		if n == 0 {
+			return err
+		}
+		if _, err := op.file.WriteAt(buf[:n], at); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+// finishState makes sure that there is a state file, so that a missing one
+// later means that it was lost.
+func (op *opening) finishState() error {
+	if op.newState {
+		if err := op.s.writeState(encodeState(op.state)); err != nil {
+			return op.unwritable(err)
+		}
+	}
+	op.s.stable.Store(op.state)
+	return nil
+}
+
+func removeIfThere(fsys vfs.FS, name string) error {
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
