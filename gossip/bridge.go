@@ -62,10 +62,11 @@ func splitLevel(line string) (hclog.Level, string) {
 }
 
 // first reports whether a line is the first of its kind in the window. Its kind
-// is its words up to the first digit: what follows is an address or a name.
+// is its words up to the first digit or quote: what follows is an address, a
+// name, or somebody's bytes.
 func (b *bridge) first(text string) bool {
 	kind := text
-	if i := strings.IndexAny(text, "0123456789"); i >= 0 {
+	if i := strings.IndexAny(text, "0123456789\""); i >= 0 {
 		kind = text[:i]
 	}
 	b.mu.Lock()

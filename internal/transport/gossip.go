@@ -20,6 +20,10 @@ const (
 	// minPacket is the smallest that memberlist's encryption can make: version,
 	// nonce and tag. Shorter ones are not worth a look.
 	minPacket = 1 + 12 + 16
+	// maxPacketVersion is the highest version of memberlist's encryption, the
+	// first byte of every packet. Packets that begin otherwise would be looked
+	// into, and logged, before they are authenticated.
+	maxPacketVersion = 1
 )
 
 // gossipTransport is the HA port as memberlist wants it: packets over UDP,
@@ -159,7 +163,7 @@ func (t *gossipTransport) readPackets() {
 			}
 			continue
 		}
-		if n < minPacket {
+		if n < minPacket || buf[0] > maxPacketVersion {
 			t.mux.stats.packetsDropped.Add(1)
 			continue
 		}

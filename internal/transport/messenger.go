@@ -109,13 +109,13 @@ func NewMessenger(mux *Mux, id *Identity, local protocol.NodeID, lookup func(pro
 // ends the handlers' context and waits for them. It may be called again.
 func (s *Messenger) Close() error {
 	s.closeOnce.Do(func() {
+		s.cancel() // first, so that the calls it ends know why
 		s.mu.Lock()
 		s.closed = true
 		for c := range s.conns {
 			_ = c.Close()
 		}
 		s.mu.Unlock()
-		s.cancel()
 		_ = s.listener.Close()
 	})
 	s.wg.Wait()
