@@ -1,0 +1,139 @@
+// Package settings turns flags, the environment and a config file into the
+// configuration of a served node.
+//
+//	--node-id 1   >   AIONDB_HA_NODE_ID=1   >   {"node_id": 1}   >   default
+//
+// One name in three spellings; the first place that has it wins. An empty value
+// means "not set here". Secrets have a file twin (auth-token-file) and are not
+// taken from the command line, where every user of the machine can read them.
+// Load reports everything that is wrong at once, one line each, and every line
+// says where the value came from and what to do. It never changes anything on
+// disk.
+package settings
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// EnvPrefix begins every variable.
+const EnvPrefix = "AIONDB_HA_"
+
+// Option describes one setting.
+type Option struct {
+	Name    string // as a flag, without dashes: node-id
+	Value   string // what it takes, for help: N, DIR, HOST:PORT
+	Default string // for help; "" if there is none
+	Help    string // one line
+	Secret  bool   // not offered as a flag
+}
+
+// Env returns the name of the option's variable.
+func (o Option) Env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
+}
+
+// FileKey returns the option's name in a config file.
+func (o Option) FileKey() string { return strings.ReplaceAll(o.Name, "-", "_") }
+
+// Options returns all settings, in the order in which help shows them.
+func Options() []Option {
+	return []Option{
+		{Name: "node-id", Value: "N", Help: "this node's position in the list of nodes, from 1"},
+		{Name: "cluster-nodes", Value: "HOST:PORT,...", Help: "the HA address of every node, the same list on all of them"},
+		{Name: "auth-token", Value: "TEXT", Secret: true, Help: "the cluster secret, at least 32 bytes (see aiondb-ha token)"},
+		{Name: "auth-token-file", Value: "FILE", Help: "file with the cluster secret"},
+		{Name: "auth-token-old", Value: "TEXT", Secret: true, Help: "a second secret that is accepted but not used, for rotation"},
+		{Name: "auth-token-old-file", Value: "FILE", Help: "file with that second secret"},
+		{Name: "data-dir", Value: "DIR", Help: "where the node keeps everything; its HA state is in ha/node-N under it"},
+		{Name: "port", Value: "PORT", Default: "that of the node's address", Help: "the HA port to listen on, TCP and UDP"},
+		{Name: "bind-addr", Value: "HOST[:PORT]", Default: "the advertised address", Help: "the address to listen on, such as 0.0.0.0"},
+		{Name: "advertise-addr", Value: "HOST:PORT", Default: "the node's entry in the list", Help: "where the other nodes reach this one"},
+		{Name: "api-addr", Value: "HOST:PORT", Default: "127.0.0.1, HA port + 100", Help: "HTTP API and dashboard; it asks for no password, keep it private"},
+		{Name: "data-addr", Value: "HOST:PORT", Default: "HA host, HA port + 200", Help: "where this node's WAL is replicated from"},
+		{Name: "election-timeout-ms", Value: "MS", Default: "600", Help: "how long an election or a ballot may take; more than the check timeout"},
+		{Name: "health-check-timeout-ms", Value: "MS", Default: "250", Help: "how long the leader may be silent; more than the check interval"},
+		{Name: "health-check-interval-ms", Value: "MS", Default: "50", Help: "how often a node looks at its database"},
+		{Name: "max-failover-lag", Value: "LSNS", Default: "0, no limit", Help: "a node further behind the primary than this is not promoted"},
+		{Name: "fencing-token-path", Value: "FILE", Default: "fencing.json in the state directory", Help: "file of the durable floor"},
+		{Name: "log-level", Value: "LEVEL", Default: "info", Help: "trace, debug, info, warn, error or off"},
+		{Name: "enabled", Value: "BOOL", Default: "true", Help: "false: refuse to serve"},
+	}
+}
+
+// configOption names the file itself; it stands in no file.
+const configOption = "config"
+
+// Flags holds what the command line says. Register it before parsing.
+type Flags struct {
+	values map[string]string
+}
+
+// Register adds a flag for every option that is not a secret, and --config. A
+// secret's flag exists only to say why it does not.
+func Register(fs *flag.FlagSet) *Flags {
+	f := &Flags{values: make(map[string]string)}
+	for _, o := range Options() {
+		if o.Secret {
+			fs.Func(o.Name, "", func(string) error {
+				return fmt.Errorf("every user of this machine can read a command line: use --%s-file FILE or %s", o.Name, o.Env())
+			})
+			continue
+		}
+		set := func(v string) error { f.values[o.Name] = v; return nil }
+		if o.Name == "enabled" {
+			fs.BoolFunc(o.Name, o.Help, set)
+		} else {
+			fs.Func(o.Name, o.Help, set)
+		}
+	}
+	fs.Func(configOption, "read settings from this JSON file", func(v string) error { f.values[configOption] = v; return nil })
+	return f
+}
+
+// Nearest returns the candidate that a misspelt name most likely means, or "".
+func Nearest(name string, candidates []string) string {
+	best, at := "", max(2, len(name)/3)+1
+	for _, c := range candidates {
+		if d := distance(name, c); d < at {
+			best, at = c, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete, replace or swap with their
+// neighbour to get from a to b.
+func distance(a, b string) int {
+	before, last := []int(nil), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row := append(make([]int, 0, len(b)+1), i+1)
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			d := min(row[j]+1, last[j+1]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				d = min(d, before[j-1]+1)
+			}
+			row = append(row, d)
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+func optionNames(spell func(Option) string) []string {
+	var names []string
+	for _, o := range Options() {
+		names = append(names, spell(o))
+	}
+	slices.Sort(names)
+	return names
+}
