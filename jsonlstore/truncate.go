@@ -51,20 +51,9 @@ func (s *Store) cutTail(cur *snapshot, count int) error {
 	for len(marks) > 0 && marks[len(marks)-1].index > next.last() {
 		marks = marks[:len(marks)-1]
 	}
-	// The state file must never claim more than the log holds, so it goes
-	// first.
-	stable := s.stable.Load()
-	if stable.commit > next.last() {
-		lowered := *stable
-		lowered.commit = next.last()
-		if err := s.replaceState(&lowered); err != nil {
-			return err
-		}
-		stable = &lowered
-	}
-	next.commit = stable.commit
-	if n := len(marks); n > 0 {
-		next.commit = max(next.commit, marks[n-1].commit)
+	next.commit = min(cur.commit, next.last())
+	if err := s.keepCommit(&next, marks); err != nil {
+		return err
 	}
 
 	// Readers are turned away from the tail before its bytes go. If they do not
@@ -91,15 +80,8 @@ func (s *Store) cutFront(cur *snapshot, index uint64) error {
 	for len(marks) > 0 && marks[0].index <= index {
 		marks = marks[1:]
 	}
-	// If the line that carries the commit index goes, the state file carries it
-	// from now on.
-	stable := s.stable.Load()
-	if len(marks) == 0 && stable.commit < cur.commit {
-		raised := *stable
-		raised.commit = cur.commit
-		if err := s.replaceState(&raised); err != nil {
-			return err
-		}
+	if err := s.keepCommit(cur, marks); err != nil {
+		return err
 	}
 	file, err := s.rewriteLog(cur, cur.offset(n))
 	if err != nil {
@@ -115,6 +97,23 @@ func (s *Store) cutFront(cur *snapshot, index uint64) error {
 		s.logger.Warn("closing the log file that was replaced", "file", s.logPath(), "error", err)
 	}
 	return nil
+}
+
+// keepCommit prepares the state file for a log that is about to shrink to next:
+// it must never claim more than the log holds, and it takes over the commit
+// index if the line that carries it goes.
+func (s *Store) keepCommit(next *snapshot, marks []commitMark) error {
+	stable := s.stable.Load()
+	known := stable.commit
+	if n := len(marks); n > 0 {
+		known = max(known, marks[n-1].commit)
+	}
+	if known == next.commit {
+		return nil
+	}
+	changed := *stable
+	changed.commit = next.commit
+	return s.replaceState(&changed)
 }
 
 // rewriteLog puts a file that holds what stands in the log from offset on in

@@ -44,6 +44,14 @@ func (m *Memory) Clone() *Memory {
 	}
 }
 
+// DropStaged forgets a commit index that was staged and not stored, as a
+// restart does.
+func (m *Memory) DropStaged() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.staged = m.commit
+}
+
 // FirstIndex implements raft.LogStore.
 func (m *Memory) FirstIndex() (uint64, error) {
 	m.mu.RLock()
