@@ -36,7 +36,8 @@ type Driver struct {
 	queue   []Input // from calls and handlers; each has few outstanding
 	cluster bool    // the replicated state has changed
 	status  DriverStatus
-	changed chan struct{} // closed and replaced when status changes
+	said    EpochSeen     // of the newest PromoteNotify: who completed a promotion
+	changed chan struct{} // closed and replaced when status or said changes
 	started bool
 	closed  chan struct{} // not nil once Close has begun; closed when it has ended
 	failure error         // what Close answered

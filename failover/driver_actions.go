@@ -24,11 +24,7 @@ func (d *Driver) perform(action Action) {
 		d.database.promote(a)
 	case Send:
 		for _, m := range a.Messages {
-			d.call(d.timing.BallotTimeout, func(ctx context.Context) {
-				if _, err := d.cfg.Peers.Call(ctx, m.To, m.Message); err != nil {
-					d.log.Debug("notify", "node", m.To, "error", err)
-				}
-			})
+			d.call(notifyTries*d.timing.BallotTimeout, func(ctx context.Context) { d.notify(ctx, m) })
 		}
 	case SendBallots:
 		for _, m := range a.Messages {
@@ -67,6 +63,29 @@ func (d *Driver) perform(action Action) {
 		})
 	default:
 		panic(fmt.Sprintf("failover: unknown action %T", action))
+	}
+}
+
+// notifyTries is how often a message is sent whose answer does not matter.
+const notifyTries = 3
+
+func (d *Driver) notify(ctx context.Context, m protocol.DirectedMessage) {
+	for try := 1; ; try++ {
+		once, cancel := context.WithTimeout(ctx, d.timing.BallotTimeout)
+		_, err := d.cfg.Peers.Call(once, m.To, m.Message)
+		cancel()
+		if err == nil {
+			return
+		}
+		d.log.Debug("notify", "node", m.To, "try", try, "error", err)
+		if try == notifyTries {
+			return
+		}
+		select {
+		case <-time.After(d.timing.BackoffMin):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -156,17 +156,25 @@ func (d *Driver) drainTo(ctx context.Context, epoch protocol.Epoch, to protocol.
 // clients are waiting.
 const catchUpPoll = 2 * time.Millisecond
 
-// awaitSuccessor waits until a primary of a later epoch is known.
+// awaitSuccessor waits until a node has completed its promotion in a later
+// epoch: that it stands in the timeline history is not enough, its database
+// may still refuse.
 func (d *Driver) awaitSuccessor(ctx context.Context, epoch protocol.Epoch, to protocol.NodeID) error {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.HandoverTimeout)
 	defer cancel()
 	for {
 		status, changed := d.watch()
-		if status.Primary != protocol.NoNode && status.Epoch > epoch {
-			if status.Primary == to {
+		d.mu.Lock()
+		promoted := d.said
+		d.mu.Unlock()
+		if status.Role == protocol.RolePrimary && status.Epoch > max(epoch, promoted.Epoch) {
+			promoted = EpochSeen{Epoch: status.Epoch, Node: d.cfg.Local}
+		}
+		if promoted.Epoch > epoch {
+			if promoted.Node == to {
 				return nil
 			}
-			return fmt.Errorf("node %d became primary in epoch %d instead of node %d", status.Primary, status.Epoch, to)
+			return fmt.Errorf("node %d became primary in epoch %d instead of node %d", promoted.Node, promoted.Epoch, to)
 		}
 		select {
 		case <-changed:

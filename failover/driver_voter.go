@@ -31,6 +31,7 @@ func (d *Driver) HandleMessage(ctx context.Context, from protocol.NodeID, m prot
 	case protocol.PromoteNotify:
 		if m.NewPrimaryID != d.cfg.Local {
 			d.epochBegan(m.Epoch, m.NewPrimaryID)
+			d.heardOf(EpochSeen{Epoch: m.Epoch, Node: m.NewPrimaryID})
 		}
 		return d.ack(), nil
 	case protocol.DemoteRequest:
@@ -60,6 +61,18 @@ func (d *Driver) ack() protocol.Ack {
 func (d *Driver) epochBegan(epoch protocol.Epoch, node protocol.NodeID) {
 	d.post(EpochSeen{Epoch: epoch, Node: node})
 	d.cfg.Guard.CloseBelow(epoch, fmt.Errorf("epoch %d of node %d has begun", epoch, node))
+}
+
+// heardOf notes who has completed a promotion, for a switchover that waits for
+// it.
+func (d *Driver) heardOf(promoted EpochSeen) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if promoted.Epoch > d.said.Epoch {
+		d.said = promoted
+		close(d.changed)
+		d.changed = make(chan struct{})
+	}
 }
 
 // vote answers a ballot. The order is the protocol's (I3, I5), and a step that

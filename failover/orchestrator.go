@@ -185,6 +185,10 @@ func (o *Orchestrator) gainLeadership(term uint64) {
 	}
 	o.epoch, o.failures, o.rounds = 0, 0, 0
 	o.phase = beginning
+	if o.followed.Node != protocol.NoNode && !o.lost {
+		o.lost = true
+		o.emit(PrimaryLost{Node: o.followed.Node, Epoch: o.followed.Epoch}, "Raft elected this node in its place")
+	}
 	o.emit(LeadershipGained{Term: term}, fmt.Sprintf("Raft elected this node in term %d", term))
 	switch {
 	case o.retired:
