@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 const (
@@ -136,7 +139,11 @@ func (m *Mux) logReject(source netip.Addr, reason string, err error) {
 	if err != nil && (reason == reasonHandshake) {
 		args = append(args, "error", err)
 	}
-	m.logger.Warn("connection refused; no more of this source for a minute", args...)
+	level := hclog.Warn
+	if reason == reasonNoProtocol {
+		level = hclog.Debug // a node that starts, or ends, is asked for what it does not serve: nothing is wrong
+	}
+	m.logger.Log(level, "connection refused; of this source no more is said for a minute", args...)
 }
 
 // handshakeReason sorts the errors of a failed handshake.
@@ -151,6 +158,8 @@ func handshakeReason(err error) string {
 		return reasonTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return reasonGone
+	case strings.Contains(err.Error(), "unsupported application protocols"): // crypto/tls has no type for it
+		return reasonNoProtocol
 	}
 	return reasonHandshake
 }
