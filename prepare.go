@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,7 +20,7 @@ import (
 // peerCheckTimeout bounds how long Prepare waits for the other nodes to prove
 // that they have the same secret. A node that does not answer is not waited for
 // at later starts either: most of a cluster may be down.
-const peerCheckTimeout = 500 * time.Millisecond
+const peerCheckTimeout = 2 * time.Second
 
 // ErrWrongSecret is wrapped by the error of a node whose cluster secret is not
 // that of the nodes it found running.
@@ -94,6 +96,9 @@ func (p *Prepared) checkSecret(ctx context.Context) error {
 // first, because reading changes nothing and the store leaves its mark.
 func (p *Prepared) openState() (err error) {
 	if p.floor, err = fencing.OpenFloor(p.config.FencingTokenPath); err != nil {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
+			err = fmt.Errorf("%w: give this user the right to read and write there, or choose another directory", err)
+		}
 		return err
 	}
 	if p.store, err = jsonlstore.Open(p.config.StateDir()); err != nil {
