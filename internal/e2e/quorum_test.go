@@ -36,6 +36,7 @@ func TestTwoOfThreeGone(t *testing.T) {
 			if r := cli(t, n, "kv", "put", "colour", "green"); r.code != 0 {
 				t.Fatalf("put before: %+v", r)
 			}
+			waitStale(t, n, "colour", "green")
 			var away []protocol.NodeID
 			for _, other := range c.Nodes() {
 				if other.ID != left {
@@ -128,4 +129,20 @@ func putData(t *testing.T, n democluster.Node, bound time.Duration) {
 		t.Errorf("write to the data plane without a quorum: status %d: %s", resp.StatusCode, body.String())
 	}
 	t.Logf("write to the data plane: status %d after %v: %s", resp.StatusCode, time.Since(start).Round(time.Millisecond), body.String())
+}
+
+// waitStale waits until a node itself holds a value: what is committed reaches
+// a follower a moment later than the client.
+func waitStale(t *testing.T, n democluster.Node, key, value string) {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	for {
+		r := cli(t, n, "kv", "get", key, "--stale")
+		if r.code == 0 && strings.Contains(r.stdout, value) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("node %d does not hold %s: %+v", n.ID, key, r)
+		}
+	}
 }
