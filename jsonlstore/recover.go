@@ -70,11 +70,7 @@ func (op *opening) compare() error {
 		// Ours is lowered before the log is cut. The original's may be older
 		// than its log.
 		if !op.state.foreign {
-			return &logstore.CorruptionError{
-				File: s.logPath(), Line: op.scan.lines + 1, Offset: op.log.end, Index: last + 1,
-				Reason: fmt.Sprintf("the log ends with index %d, but %s says that %d was committed", last, StateFile, op.state.commit),
-				Advice: logAdvice,
-			}
+			return commitBeyondLog(s.logPath(), op.scan.lines, op.log.end, last, op.state.commit)
 		}
 		op.state.commit = last
 	}

@@ -1,0 +1,212 @@
+package jsonlstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs"
+	"github.com/aiondb/aiondb-ha/logstore"
+)
+
+// MaxDamageListed bounds Report.Damage; DamageCount goes on counting.
+const MaxDamageListed = 1000
+
+// verifyAttempts is how often Verify looks at damage again, in case a running
+// node was cutting the log while it was read.
+const verifyAttempts = 3
+
+// Report is what Verify found in a state directory.
+type Report struct {
+	File  string // path of the log
+	Bytes int64  // its length
+	Lines int    // how many it has, blank ones included
+
+	Entries     int    // good entries
+	First, Last uint64 // indexes of the first and the last; 0, 0: none
+	Terms       []TermSpan
+	Commit      uint64 // the commit index, 0: unknown
+
+	// Torn is what a crash, or a writer at work, left behind the last entry;
+	// nil if there is nothing. It was never acknowledged.
+	Torn *TornTail
+	// Damage lists what is wrong, in the order of the file, up to
+	// MaxDamageListed places; the state file's comes last.
+	Damage      []*logstore.CorruptionError
+	DamageCount int
+
+	State StateReport
+}
+
+// TermSpan is a run of entries of one term.
+type TermSpan struct{ Term, First, Last uint64 }
+
+// StateReport is what raft_state.json says.
+type StateReport struct {
+	File        string
+	Missing     bool // there is no such file
+	Foreign     bool // as the original writes it, without a checksum
+	CurrentTerm uint64
+	VotedTerm   uint64 // term of the last vote, 0: none
+	VotedFor    string // its candidate, as Raft's transport encodes it
+	CommitIndex uint64
+}
+
+// OK tells whether nothing is damaged. A torn tail is no damage.
+func (r *Report) OK() bool { return r.DamageCount == 0 }
+
+func (r *Report) damaged(e *logstore.CorruptionError) {
+	r.DamageCount++
+	if len(r.Damage) < MaxDamageListed {
+		r.Damage = append(r.Damage, e)
+	}
+}
+
+// Verify reads everything in a state directory and checks all of it: every
+// checksum, every payload, contiguity, and the two files against each other.
+// It takes no lock and changes nothing, so it may run beside a node. An error
+// means that it could not be read at all; damage is in the report.
+func Verify(dir string, opts ...Option) (Report, error) {
+	o, err := collect(opts)
+	if err != nil {
+		return Report{}, err
+	}
+	var report Report
+	for attempt := range verifyAttempts {
+		before := report
+		if report, err = verifyOnce(dir, o); err != nil {
+			return Report{}, err
+		}
+		// What moves is a writer at work, what stays is damage.
+		if report.OK() || (attempt > 0 && sameDamage(&before, &report)) {
+			break
+		}
+	}
+	return report, nil
+}
+
+func sameDamage(a, b *Report) bool {
+	return a.DamageCount == b.DamageCount && a.Damage[0].Offset == b.Damage[0].Offset && a.Damage[0].Reason == b.Damage[0].Reason
+}
+
+func verifyOnce(dir string, o options) (Report, error) {
+	r := Report{File: filepath.Join(dir, LogFile), State: StateReport{File: filepath.Join(dir, StateFile)}}
+	// The state first: a running node writes it before it cuts the log, and never
+	// claims more than the log holds.
+	state, err := loadState(o.fs, r.State.File)
+	var stateDamage *logstore.CorruptionError
+	if err != nil && !errors.As(err, &stateDamage) {
+		return r, err
+	}
+	file, err := o.fs.Open(r.File)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if state == nil && stateDamage == nil {
+			return r, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
+		}
+	case err != nil:
+		return r, fmt.Errorf("opening %s: %w", r.File, err)
+	default:
+		defer file.Close() // only read from
+		if err := r.readLog(file, o); err != nil {
+			return r, err
+		}
+	}
+	r.State.fill(state)
+	switch {
+	case stateDamage != nil:
+		r.damaged(stateDamage)
+	case state == nil:
+	case state.commit > r.Last && !state.foreign:
+		r.damaged(commitBeyondLog(r.File, r.Lines, r.Bytes, r.Last, state.commit))
+	default:
+		r.Commit = max(r.Commit, min(state.commit, r.Last))
+	}
+	return r, nil
+}
+
+func (r *Report) readLog(file vfs.File, o options) error {
+	size, err := file.Size()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", r.File, err)
+	}
+	sc := scanner{
+		r: file, size: size, file: r.File, maxLine: maxLineLen(o.maxEntry),
+		visit:   r.addLine,
+		damaged: func(e *logstore.CorruptionError) error { r.damaged(e); return nil },
+	}
+	if r.Torn, err = sc.run(); err != nil {
+		return err
+	}
+	r.Bytes, r.Lines = size, sc.lines
+	r.dropAfter(sc.last)
+	r.Commit = min(r.Commit, r.Last)
+	return nil
+}
+
+func (r *Report) addLine(line rawLine, p *parsedLine) error {
+	var l raft.Log
+	if err := p.fill(&l); err != nil { // the checksum is right, and yet
+		r.damaged(&logstore.CorruptionError{
+			File: r.File, Line: line.number, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice,
+		})
+		return nil
+	}
+	if r.Entries == 0 {
+		r.First = p.index
+	}
+	r.Entries++
+	r.Last = p.index
+	r.Commit = max(r.Commit, min(p.commit, p.index))
+	if n := len(r.Terms); n > 0 && r.Terms[n-1].Term == p.term {
+		r.Terms[n-1].Last = p.index
+	} else {
+		r.Terms = append(r.Terms, TermSpan{Term: p.term, First: p.index, Last: p.index})
+	}
+	return nil
+}
+
+// dropAfter takes out entries that were good by themselves but belong to a
+// torn batch.
+func (r *Report) dropAfter(last uint64) {
+	if r.Last <= last || r.Entries == 0 {
+		return
+	}
+	r.Entries -= int(r.Last - last)
+	r.Last = last
+	for n := len(r.Terms); n > 0; n-- {
+		if r.Terms[n-1].First <= last {
+			r.Terms[n-1].Last = min(r.Terms[n-1].Last, last)
+			break
+		}
+		r.Terms = r.Terms[:n-1]
+	}
+	if r.Entries == 0 {
+		r.First, r.Last = 0, 0
+	}
+}
+
+func (s *StateReport) fill(st *stableState) {
+	if s.Missing = st == nil; s.Missing {
+		return
+	}
+	s.Foreign = st.foreign
+	s.CommitIndex = st.commit
+	// Missing keys are zero here, and a length other than 8 does not get past
+	// decodeState.
+	s.CurrentTerm, _ = logstore.Uint64Value(nil, st.values[logstore.KeyCurrentTerm])
+	s.VotedTerm, _ = logstore.Uint64Value(nil, st.values[logstore.KeyLastVoteTerm])
+	s.VotedFor = string(st.values[logstore.KeyLastVoteCand])
+}
+
+// commitBeyondLog is the damage of a log that has lost its end.
+func commitBeyondLog(file string, lines int, offset int64, last, commit uint64) *logstore.CorruptionError {
+	return &logstore.CorruptionError{
+		File: file, Line: lines + 1, Offset: offset, Index: last + 1,
+		Reason: fmt.Sprintf("the log ends with index %d, but %s says that %d was committed", last, StateFile, commit),
+		Advice: logAdvice,
+	}
+}
