@@ -203,7 +203,7 @@ func (s *State) updateConfig(c command.UpdateConfig) Result {
 		return Result{}
 	}
 	size := resized(s.dataSize, ok, len(c.Key), len(old), len(c.Value))
-	if full(s.dataSize, size, MaxDataSize) {
+	if size > MaxDataSize {
 		return refuse("the state holds %d of at most %d bytes: delete something first", s.dataSize, MaxDataSize)
 	}
 	s.settings.put(c.Key, c.Value)
@@ -230,7 +230,7 @@ func (s *State) kvWrite(c command.KvWrite) Result {
 		return Result{Changed: true}
 	}
 	size := resized(*account, ok, len(key), len(old.data), len(c.Value))
-	if full(*account, size, limit) {
+	if size > limit {
 		return refuse("the state holds %d of at most %d bytes: delete something first", *account, limit)
 	}
 	*account = size
@@ -246,6 +246,3 @@ func resized(size int, exists bool, key, before, after int) int {
 	}
 	return size + key + after + RecordOverhead
 }
-
-// full reports whether an account must not grow from size to grown.
-func full(size, grown, limit int) bool { return grown > limit && grown > size }
