@@ -68,28 +68,37 @@ const configOption = "config"
 
 // Flags holds what the command line says. Register it before parsing.
 type Flags struct {
-	values map[string]string
+	values  map[string]string
+	refused []Option // secrets that were given all the same
 }
 
-// Register adds a flag for every option that is not a secret, and --config. A
-// secret's flag exists only to say why it does not.
+// Err says that a secret stands on the command line, without repeating it. It
+// is to be asked after parsing.
+func (f *Flags) Err() error {
+	for _, o := range f.refused {
+		return fmt.Errorf("--%s: every user of this machine can read a command line: use --%s-file FILE or %s", o.Name, o.Name, o.Env())
+	}
+	return nil
+}
+
+// Register adds a flag for every option, and --config, without usage texts (see
+// Options). A secret's flag is there only for Err to say why it must not be.
 func Register(fs *flag.FlagSet) *Flags {
 	f := &Flags{values: make(map[string]string)}
 	for _, o := range Options() {
 		if o.Secret {
-			fs.Func(o.Name, "", func(string) error {
-				return fmt.Errorf("every user of this machine can read a command line: use --%s-file FILE or %s", o.Name, o.Env())
-			})
+			// No error from here: package flag would print the value with it.
+			fs.Func(o.Name, "", func(string) error { f.refused = append(f.refused, o); return nil })
 			continue
 		}
 		set := func(v string) error { f.values[o.Name] = v; return nil }
 		if o.Name == "enabled" {
-			fs.BoolFunc(o.Name, o.Help, set)
+			fs.BoolFunc(o.Name, "", set)
 		} else {
-			fs.Func(o.Name, o.Help, set)
+			fs.Func(o.Name, "", set)
 		}
 	}
-	fs.Func(configOption, "read settings from this JSON file", func(v string) error { f.values[configOption] = v; return nil })
+	fs.Func(configOption, "", func(v string) error { f.values[configOption] = v; return nil })
 	return f
 }
 

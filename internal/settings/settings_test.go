@@ -265,9 +265,12 @@ func TestSecretsAreNoFlags(t *testing.T) {
 	for _, name := range []string{"--auth-token", "--auth-token-old"} {
 		fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 		fs.SetOutput(io.Discard)
-		Register(fs)
-		err := fs.Parse([]string{name, secretA})
-		if err == nil || !strings.Contains(err.Error(), name+"-file FILE") {
+		flags := Register(fs)
+		if err := fs.Parse([]string{name, secretA}); err != nil {
+			t.Errorf("%s: package flag writes the value into its error: %v", name, err)
+		}
+		err := flags.Err()
+		if err == nil || !strings.Contains(err.Error(), name+"-file FILE") || strings.Contains(err.Error(), secretA) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hashicorp/raft"
+
+	raftcommand "github.com/aiondb/aiondb-ha/fsm/command"
+	"github.com/aiondb/aiondb-ha/internal/term"
+	"github.com/aiondb/aiondb-ha/jsonlstore"
+	"github.com/aiondb/aiondb-ha/logstore"
+)
+
+func logCommands() []command {
+	return []command{
+		{
+			name: "log cat", args: "DIR", short: "print the Raft log of a state directory", min: 1, max: 1, data: true,
+			long: "DIR is ha/node-N in a data directory. The node may be running: nothing is locked or changed.\n" +
+				"Damage is named on standard error and passed over, and the exit status is 1. With --json one\n" +
+				"object a line.",
+			examples: []string{"aiondb-ha log cat /var/lib/aiondb/ha/node-1 --from 100", "aiondb-ha log cat --json DIR | jq -c .command"},
+			setup:    setupLogCat,
+		},
+		{
+			name: "log verify", args: "DIR", short: "check every byte of a state directory", min: 1, max: 1, data: true,
+			long: "Checksums, contiguity, payloads, and the two files against each other. The node may be\n" +
+				"running. Damage: exit status 1, with file, line and offset. What a crash left behind the last\n" +
+				"entry (a torn tail) is no damage: it is cut off when the node starts.",
+			setup: simple(runLogVerify),
+		},
+	}
+}
+
+func setupLogCat(fs *flag.FlagSet) runner {
+	from := fs.Uint64("from", 0, "begin at `INDEX`")
+	to := fs.Uint64("to", 1<<64-1, "end after `INDEX`")
+	return func(a *app, in *input) error {
+		out := bufio.NewWriter(a.stdout)
+		damaged := 0
+		for entry, err := range jsonlstore.Cat(in.args[0]) {
+			if a.ctx.Err() != nil {
+				return errors.Join(errors.New("interrupted"), out.Flush())
+			}
+			if errors.Is(err, logstore.ErrCorrupt) {
+				damaged++
+				if flushErr := out.Flush(); flushErr != nil { // so that the damage is told where it is
+					return flushErr
+				}
+				fmt.Fprintln(a.stderr, "aiondb-ha: "+term.Safe(err.Error()))
+				continue
+			}
+			if err != nil {
+				return errors.Join(err, out.Flush())
+			}
+			if entry.Index < *from || entry.Index > *to {
+				continue
+			}
+			if err := writeEntry(out, in, entry, a.style()); err != nil {
+				return err
+			}
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		if damaged > 0 {
+			return fmt.Errorf("places of damage: %d", damaged)
+		}
+		return nil
+	}
+}
+
+// entryBody is an entry as JSON. Of command, text and data_base64 at most one
+// is there: the command, where the payload is one.
+type entryBody struct {
+	Index      uint64          `json:"index"`
+	Term       uint64          `json:"term"`
+	Type       string          `json:"type"`
+	AppendedAt *time.Time      `json:"appended_at,omitempty"`
+	Command    json.RawMessage `json:"command,omitempty"`
+	Text       string          `json:"text,omitempty"`
+	Data       []byte          `json:"data_base64,omitempty"`
+}
+
+func writeEntry(out *bufio.Writer, in *input, l *raft.Log, style term.Style) error {
+	body := entryBody{Index: l.Index, Term: l.Term, Type: entryType(l.Type)}
+	if !l.AppendedAt.IsZero() {
+		body.AppendedAt = &l.AppendedAt
+	}
+	c, err := raftcommand.Decode(l.Data)
+	isCommand := l.Type == raft.LogCommand && err == nil
+	switch {
+	case isCommand && raftcommand.IsCanonical(l.Data):
+		body.Command = l.Data
+	case len(l.Data) == 0:
+	case utf8.Valid(l.Data):
+		body.Text = string(l.Data)
+	default:
+		body.Data = l.Data
+	}
+	if in.json {
+		line, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		_, err = out.Write(append(line, '\n'))
+		return err
+	}
+	what := style.Dim(body.Type)
+	switch {
+	case isCommand:
+		what = describe(c)
+	case len(l.Data) > 0:
+		what += " " + shorten(l.Data)
+	}
+	at := strings.Repeat(" ", len(time.DateTime))
+	if body.AppendedAt != nil {
+		at = body.AppendedAt.Local().Format(time.DateTime)
+	}
+	_, err = fmt.Fprintf(out, "%10d  term %-6d %s  %s\n", l.Index, l.Term, style.Dim(at), what)
+	return err
+}
+
+// entryType names a kind of entry; most are Raft's own business.
+func entryType(t raft.LogType) string {
+	switch t {
+	case raft.LogCommand:
+		return "command"
+	case raft.LogNoop:
+		return "noop"
+	case raft.LogBarrier:
+		return "barrier"
+	case raft.LogConfiguration:
+		return "configuration"
+	}
+	return "type " + strconv.Itoa(int(t))
+}
+
+// describe writes a command for people.
+func describe(c raftcommand.Command) string {
+	switch c := c.(type) {
+	case raftcommand.AddNode:
+		return fmt.Sprintf("AddNode %s at %s", c.NodeID, term.Safe(c.Address))
+	case raftcommand.RemoveNode:
+		return fmt.Sprintf("RemoveNode %s", c.NodeID)
+	case raftcommand.AssignShard:
+		return fmt.Sprintf("AssignShard table %d shard %d to node %s", c.TableID, c.ShardID, c.NodeID)
+	case raftcommand.TransferShard:
+		return fmt.Sprintf("TransferShard table %d shard %d from node %s to node %s", c.TableID, c.ShardID, c.FromNode, c.ToNode)
+	case raftcommand.UpdateConfig:
+		return fmt.Sprintf("UpdateConfig %s = %s", shorten([]byte(c.Key)), shorten([]byte(c.Value)))
+	case raftcommand.KvWrite:
+		if c.Delete {
+			return "KvWrite " + shorten(c.Key) + " deleted"
+		}
+		return "KvWrite " + shorten(c.Key) + " = " + shorten(c.Value)
+	}
+	return c.Name()
+}
+
+// shorten shows the beginning of something long, made safe to print.
+func shorten(raw []byte) string {
+	text := term.Safe(string(raw[:min(len(raw), maxShown)]))
+	if len(raw) > maxShown {
+		text += fmt.Sprintf("… (%d bytes)", len(raw))
+	}
+	return text
+}
+
+// verdict is what log verify found, as JSON.
+type verdict struct {
+	OK          bool         `json:"ok"`
+	File        string       `json:"file"`
+	Bytes       int64        `json:"bytes"`
+	Lines       int          `json:"lines"`
+	Entries     int          `json:"entries"`
+	First       uint64       `json:"first"`
+	Last        uint64       `json:"last"`
+	Commit      uint64       `json:"commit"`
+	Terms       []termBody   `json:"terms"`
+	Torn        *tornBody    `json:"torn"`
+	DamageCount int          `json:"damage_count"`
+	Damage      []damageBody `json:"damage"`
+	State       stateBody    `json:"state"`
+}
+
+type termBody struct {
+	Term  uint64 `json:"term"`
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
+
+type tornBody struct {
+	Line   int    `json:"line"`
+	Offset int64  `json:"offset"`
+	Bytes  int64  `json:"bytes"`
+	Reason string `json:"reason"`
+}
+
+type damageBody struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Offset int64  `json:"offset"`
+	Index  uint64 `json:"index"`
+	Reason string `json:"reason"`
+}
+
+type stateBody struct {
+	File        string `json:"file"`
+	Missing     bool   `json:"missing"`
+	CurrentTerm uint64 `json:"current_term"`
+	VotedTerm   uint64 `json:"voted_term"`
+	VotedFor    string `json:"voted_for"`
+	CommitIndex uint64 `json:"commit_index"`
+}
+
+func newVerdict(r jsonlstore.Report) verdict {
+	v := verdict{
+		OK: r.OK(), File: r.File, Bytes: r.Bytes, Lines: r.Lines, Entries: r.Entries, First: r.First, Last: r.Last, Commit: r.Commit,
+		Terms: []termBody{}, DamageCount: r.DamageCount, Damage: []damageBody{},
+		State: stateBody{r.State.File, r.State.Missing, r.State.CurrentTerm, r.State.VotedTerm, strings.ToValidUTF8(r.State.VotedFor, "\ufffd"), r.State.CommitIndex},
+	}
+	for _, t := range r.Terms {
+		v.Terms = append(v.Terms, termBody(t))
+	}
+	if r.Torn != nil {
+		torn := tornBody(*r.Torn)
+		v.Torn = &torn
+	}
+	for _, d := range r.Damage {
+		v.Damage = append(v.Damage, damageBody{d.File, d.Line, d.Offset, d.Index, d.Reason})
+	}
+	return v
+}
+
+// runLogVerify prints the report; damage is the error.
+func runLogVerify(a *app, in *input) error {
+	r, err := jsonlstore.Verify(in.args[0])
+	if err != nil {
+		return err
+	}
+	if in.json {
+		err = a.object(newVerdict(r))
+	} else {
+		err = reportTable(r, a.style()).Write(a.stdout, a.style())
+	}
+	if err != nil || r.OK() {
+		return err
+	}
+	err = r.Damage[0]
+	if r.DamageCount > 1 {
+		err = fmt.Errorf("%w (places of damage: %d, --json lists them)", err, r.DamageCount)
+	}
+	return err
+}
+
+func reportTable(r jsonlstore.Report, style term.Style) *term.Table {
+	tab := term.NewTable()
+	row := func(name, format string, args ...any) { tab.Row(style.Dim(name), fmt.Sprintf(format, args...)) }
+	row("log", "%s, %d bytes, %d lines", term.Safe(r.File), r.Bytes, r.Lines)
+	if r.Entries == 0 {
+		row("entries", "none")
+	} else {
+		commit := ""
+		if r.Commit > 0 {
+			commit = fmt.Sprintf(", committed to %d", r.Commit)
+		}
+		row("entries", "%d, index %d to %d, term %d to %d%s", r.Entries, r.First, r.Last, r.Terms[0].Term, r.Terms[len(r.Terms)-1].Term, commit)
+	}
+	switch s := r.State; {
+	case s.Missing:
+		row("state", "%s is not there: never voted", term.Safe(s.File))
+	case s.VotedTerm == 0:
+		row("state", "term %d, never voted", s.CurrentTerm)
+	default:
+		row("state", "term %d, voted for %s in term %d", s.CurrentTerm, term.Safe(s.VotedFor), s.VotedTerm)
+	}
+	if t := r.Torn; t != nil {
+		row("torn tail", "line %d, byte offset %d, %d bytes, never acknowledged: it is cut off at the next start", t.Line, t.Offset, t.Bytes)
+	}
+	if r.OK() {
+		row("verdict", "%s", style.Green("no damage"))
+	} else {
+		row("verdict", "%s", style.Red(fmt.Sprintf("damaged, places: %d", r.DamageCount)))
+	}
+	return tab
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	ha "github.com/aiondb/aiondb-ha"
+	"github.com/aiondb/aiondb-ha/internal/httpapi"
+	"github.com/aiondb/aiondb-ha/internal/settings"
+	"github.com/aiondb/aiondb-ha/internal/term"
+	"github.com/aiondb/aiondb-ha/internal/transport"
+	"github.com/aiondb/aiondb-ha/internal/walplane"
+)
+
+const (
+	// walProto is the ALPN name of WAL replication between nodes.
+	walProto = "aiondb-ha/wal"
+	// exitEnv makes serve end when its standard input does, so that a parent
+	// that dies leaves no process behind.
+	exitEnv = "AIONDB_HA_EXIT_WITH_STDIN"
+
+	// closeTimeout bounds a clean exit, handing the primacy over included.
+	closeTimeout = 10 * time.Second
+	// drainTimeout bounds how long requests under way may go on at the end.
+	drainTimeout = time.Second
+
+	// What a client of the API may take its time for.
+	headerTimeout  = 5 * time.Second
+	idleTimeout    = 2 * time.Minute
+	writeTimeout   = 2 * time.Minute // event streams set their own
+	maxHeaderBytes = 64 << 10
+)
+
+func runCommands() []command {
+	return []command{
+		{
+			name: "demo", short: "three real nodes on this machine; the primary is killed, another takes over",
+			raw: func(a *app, args []string) int { return runDemo(a.ctx, args, a.stdout, a.stderr) },
+		},
+		{
+			name: "serve", short: "run one node",
+			long: "Every setting is a flag, a variable or a key of the config file (with underscores); a flag\n" +
+				"goes over the environment, the environment over the file. Logs go to standard error. SIGTERM\n" +
+				"or Ctrl-C hands the primacy over and ends; a second one ends at once.",
+			examples: []string{
+				"aiondb-ha token -o secret",
+				"aiondb-ha serve --node-id 1 --cluster-nodes 10.0.0.1:7600,10.0.0.2:7600,10.0.0.3:7600 \\",
+				"    --auth-token-file secret --data-dir /var/lib/aiondb",
+				"aiondb-ha serve --config /etc/aiondb-ha.json",
+			},
+			setup: setupServe,
+		},
+	}
+}
+
+// writeSettings shows every setting as a flag; the other spellings follow.
+func writeSettings(w io.Writer, s term.Style) {
+	fmt.Fprintf(w, "\n%s\n", s.Bold("settings:"))
+	tab := term.NewTable()
+	for _, o := range settings.Options() {
+		name := "--" + o.Name + " " + o.Value
+		if o.Secret {
+			name = o.Env()
+		}
+		help := o.Help
+		if o.Default != "" {
+			help += s.Dim(" (default: " + o.Default + ")")
+		}
+		tab.Row("  "+name, help)
+	}
+	tab.Row("  --config FILE", "a JSON object of settings")
+	_ = tab.Write(w, s)
+	id := settings.Options()[0]
+	fmt.Fprintf(w, "\n--%s is %s in the environment and %q in the config file; so with all of them.\n", id.Name, id.Env(), id.FileKey())
+}
+
+func setupServe(fs *flag.FlagSet) runner {
+	flags := settings.Register(fs)
+	return func(a *app, _ *input) error {
+		if err := flags.Err(); err != nil {
+			return misused("%v", err)
+		}
+		s, err := settings.Load(flags, a.environ)
+		if err != nil {
+			return err
+		}
+		if !s.Enabled {
+			return errors.New("this node is switched off: set AIONDB_HA_ENABLED to true to serve")
+		}
+		return a.serve(s)
+	}
+}
+
+// server is one node being served, as far as it has come.
+type server struct {
+	settings settings.Settings
+	log      hclog.Logger
+	api      net.Listener
+	data     net.Listener
+	prepared *ha.Prepared
+	db       *walplane.DB
+	node     *ha.Node
+	http     *http.Server
+	failed   chan error // why the API ended by itself
+}
+
+// serve runs a node until the context ends.
+func (a *app) serve(s settings.Settings) error {
+	ctx, stop := context.WithCancel(a.ctx)
+	defer stop()
+	color := hclog.ColorOff
+	if term.For(a.stderr, a.getenv).On() {
+		color = hclog.ForceColor
+	}
+	srv := &server{settings: s, failed: make(chan error, 1), log: hclog.New(&hclog.LoggerOptions{
+		Name: "aiondb-ha", Level: s.LogLevel, Output: a.stderr, Color: color, TimeFormat: "2006-01-02T15:04:05.000Z07:00",
+	})}
+	for _, w := range s.Warnings {
+		srv.log.Warn(w)
+	}
+	if err := srv.open(ctx); err != nil {
+		return errors.Join(err, srv.abandon())
+	}
+	srv.serveHTTP()
+	if a.getenv(exitEnv) == "1" {
+		go func() {
+			_, _ = io.Copy(io.Discard, a.stdin)
+			stop()
+		}()
+	}
+	fmt.Fprintf(a.stdout, "node %s ready: ha %s, api http://%s, data %s, state %s\n",
+		srv.node.ID(), s.Node.BindAddr, srv.api.Addr(), srv.data.Addr(), s.Node.StateDir())
+
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-srv.failed:
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- srv.close() }()
+	limit := time.NewTimer(closeTimeout)
+	defer limit.Stop()
+	select {
+	case err := <-closed:
+		return errors.Join(failure, err)
+	case <-limit.C:
+		return errors.Join(failure, fmt.Errorf("the node did not close within %s: ended without", closeTimeout))
+	}
+}
+
+// open takes every port first, then proves the secret, then opens what is on
+// disk: what fails early has changed nothing.
+func (s *server) open(ctx context.Context) (err error) {
+	if s.api, err = listen(ctx, "API", "api-addr", s.settings.APIAddr); err != nil {
+		return err
+	}
+	if s.data, err = listen(ctx, "data", "data-addr", s.settings.DataAddr); err != nil {
+		return err
+	}
+	cfg := s.settings.Node
+	cfg.Logger, cfg.Version = s.log, readVersion().Version
+	cfg.APIAddr, cfg.DatabaseAddr = s.settings.Advertise(s.api.Addr()), s.settings.Advertise(s.data.Addr())
+	identity, err := transport.NewIdentity(append([][]byte{cfg.Secret}, cfg.OldSecrets...)...)
+	if err != nil {
+		return err
+	}
+	if s.prepared, err = ha.Prepare(ctx, cfg); err != nil {
+		s.prepared = nil
+		return err
+	}
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{}, Config: identity.ClientTLS(walProto)}
+	s.db, err = walplane.Open(walplane.Config{
+		Dir:      filepath.Join(cfg.DataDir, "wal"),
+		NodeID:   cfg.NodeID,
+		Voters:   len(cfg.Nodes),
+		Listener: tls.NewListener(s.data, identity.ServerTLS(walProto)),
+		Dial:     func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
+		Logger:   s.log.Named("wal"),
+	})
+	if err != nil {
+		s.db = nil
+		return err
+	}
+	prepared := s.prepared
+	s.prepared = nil // Open takes it over, and gives it up when it fails
+	if s.node, err = prepared.Open(ctx, s.db); err != nil {
+		s.node = nil
+	}
+	return err
+}
+
+// abandon gives up what a failed open had taken.
+func (s *server) abandon() error {
+	var errs []error
+	if s.prepared != nil {
+		errs = append(errs, s.prepared.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	} else if s.data != nil {
+		errs = append(errs, s.data.Close())
+	}
+	if s.api != nil {
+		errs = append(errs, s.api.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// serveHTTP begins to answer: the node's API, and the database's under /v1/data.
+func (s *server) serveHTTP() {
+	if host, _, err := net.SplitHostPort(s.api.Addr().String()); err == nil {
+		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
+			s.log.Warn("the API asks for no password: whoever reaches it can change this cluster", "address", s.api.Addr())
+		}
+	}
+	data, node := httpapi.Guard(s.db.Handler()), s.node.Handler()
+	s.http = &http.Server{
+		// By hand and not by a ServeMux, which would tidy keys in paths.
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if path := r.URL.EscapedPath(); path == "/v1/data" || strings.HasPrefix(path, "/v1/data/") {
+				data.ServeHTTP(w, r)
+				return
+			}
+			node.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		WriteTimeout:      writeTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          s.log.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	go func() {
+		if err := s.http.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("the API at %s ended: %w", s.api.Addr(), err)
+		}
+	}()
+}
+
+// close hands over, then ends everything, the database last.
+func (s *server) close() error {
+	s.log.Info("closing: handing over if this node is primary")
+	errs := []error{s.node.Close()} // ends the event streams too
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		errs = append(errs, s.http.Close())
+	}
+	return errors.Join(append(errs, s.db.Close())...)
+}
+
+// listen takes a port, and says which setting moves it if it cannot.
+func listen(ctx context.Context, what, option, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err == nil {
+		return l, nil
+	}
+	name := settings.Option{Name: option}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("the %s address %s is taken by another program: stop it, or set %s (--%s) to another", what, addr, name.Env(), option)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return nil, fmt.Errorf("cannot listen at the %s address %s (%w): set %s (--%s) to an address of this machine", what, addr, err, name.Env(), option)
+}
