@@ -287,6 +287,10 @@ func (c *Client) write(ctx context.Context, w int) {
 		if hint := c.hint.Load(); hint > 0 {
 			at = int(hint - 1) //nolint:gosec // an index: see follow
 		}
+		if links[at] != nil && links[at].idle() {
+			_ = links[at].Close()
+			links[at] = nil
+		}
 		if links[at] == nil {
 			link, err := dial(ctx, c.cfg.Nodes[at].APIAddr)
 			if err != nil {

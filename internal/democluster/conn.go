@@ -16,6 +16,8 @@ import (
 const (
 	// dialTimeout bounds a connection attempt on loopback.
 	dialTimeout = 250 * time.Millisecond
+	// maxIdle is how long a connection may rest and still be used.
+	maxIdle = 200 * time.Millisecond
 	// maxReply bounds an answer to a write, bytes.
 	maxReply = 64 << 10
 
@@ -42,8 +44,13 @@ func (r reply) acked() bool { return r.status == http.StatusOK && r.Epoch > 0 }
 // reads it and looks at the clock: nothing sits between the two.
 type conn struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader
+	used time.Time // last
 }
+
+// idle reports whether the connection has rested for so long that the node
+// behind it may be another by now.
+func (c *conn) idle() bool { return time.Since(c.used) > maxIdle }
 
 func dial(ctx context.Context, addr string) (*conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
@@ -51,11 +58,12 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c, r: bufio.NewReader(c)}, nil
+	return &conn{Conn: c, r: bufio.NewReader(c), used: time.Now()}, nil
 }
 
 // send writes a PUT of one key. A send that failed must be followed by Close.
 func (c *conn) send(key, value string) error {
+	c.used = time.Now()
 	_, err := fmt.Fprintf(c, "PUT /v1/data/%s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s",
 		key, c.RemoteAddr(), len(value), value)
 	return err

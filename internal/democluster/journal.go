@@ -1,7 +1,6 @@
 package democluster
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/term"
@@ -16,7 +16,9 @@ import (
 
 const (
 	// maxTold bounds the lines of the decision journal that the tour shows.
-	maxTold = 8
+	maxTold = 9
+	// maxDetail is how much of a line's detail is shown, columns.
+	maxDetail = 60
 	// maxScanned bounds what is read of a node's log, bytes.
 	maxScanned = 1 << 20
 )
@@ -35,14 +37,20 @@ func (t *tour) tellJournal(ctx context.Context, report FailoverReport, fault tim
 	if t.cluster.call(ctx, http.MethodGet, report.NewPrimary, "/v1/events?follow=false", nil, &journal) != nil {
 		return
 	}
-	told := 0
+	lines := term.NewTable()
 	for _, e := range journal.Events {
-		since := e.At.Sub(fault)
-		if since < 0 || told == maxTold {
-			continue
+		if since := e.At.Sub(fault); since >= 0 && lines.Len() < maxTold {
+			detail := []rune(term.Safe(e.Detail))
+			if len(detail) > maxDetail {
+				detail = append(detail[:maxDetail-1], '…')
+			}
+			lines.Row(fmt.Sprintf("+ %d ms", since.Milliseconds()), term.Safe(e.Event), string(detail))
 		}
-		told++
-		t.more("", "%s  %s", t.Dim(fmt.Sprintf("+%4d ms", since.Milliseconds())), term.Safe(cmp.Or(e.Detail, e.Event)))
+	}
+	var b strings.Builder
+	_ = lines.Right(0).Write(&b, t.Style) // a Builder takes everything
+	for line := range strings.Lines(b.String()) {
+		t.more("", "%s", t.Dim(strings.TrimRight(line, "\n")))
 	}
 }
 
