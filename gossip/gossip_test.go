@@ -144,7 +144,7 @@ func whole(stations []*station, want string) func() bool {
 
 func TestNodesFindEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		m := s[0].Members()
@@ -171,7 +171,7 @@ func TestNodesFindEachOther(t *testing.T) {
 
 func TestHeartbeatsComeWithProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		for lsn := uint64(100); lsn < 105; lsn++ {
@@ -192,7 +192,7 @@ func TestHeartbeatsComeWithProbes(t *testing.T) {
 
 func TestDeathIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		since := time.Now()
@@ -218,7 +218,7 @@ func TestReturnAtAnotherAddress(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"before its death is noticed": 0, "after": 10 * time.Second, "after it is forgotten": 2 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				net := newMemNet(t)
+				net := newTestNet(t)
 				s := startMany(t, net, 3)
 				eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 				s[2].transport.kill()
@@ -245,7 +245,7 @@ func TestReturnAtAnotherAddress(t *testing.T) {
 
 func TestTwoNodesWithOneID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		twin := start(t, net, 3, "10.0.0.44:7600", peersUpTo(3), nil)
@@ -265,7 +265,7 @@ func TestTwoNodesWithOneID(t *testing.T) {
 
 func TestLeaveAndReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		since := time.Now()
@@ -290,7 +290,7 @@ func TestLongPartitionHeals(t *testing.T) {
 	for _, n := range []int{3, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				net := newMemNet(t)
+				net := newTestNet(t)
 				s := startMany(t, net, n)
 				all := strings.Join(strings.Fields("1 2 3 4 5")[:n], " ")
 				eventually(t, 3*time.Second, "all see all", whole(s, all))
@@ -310,7 +310,7 @@ func TestLongPartitionHeals(t *testing.T) {
 
 func TestAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		if err := s[1].Announce("new-db:5432", "new-api:80"); err != nil {
@@ -329,7 +329,7 @@ func TestAnnounce(t *testing.T) {
 func TestKeys(t *testing.T) {
 	other := bytes.Repeat([]byte{9}, 32)
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		a := start(t, net, 1, addrOf(1), peersUpTo(3), func(c *gossip.Config) { c.Keys = [][]byte{testKey} })
 		b := start(t, net, 2, addrOf(2), peersUpTo(3), func(c *gossip.Config) { c.Keys = [][]byte{testKey, other} })
 		c := start(t, net, 3, addrOf(3), peersUpTo(3), func(c *gossip.Config) { c.Keys = [][]byte{other} })
@@ -346,7 +346,7 @@ func TestKeys(t *testing.T) {
 
 func TestSilentAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(t)
+		net := newTestNet(t)
 		s := startMany(t, net, 3)
 		eventually(t, 2*time.Second, "all see all", whole(s, "1 2 3"))
 		// A suspicion is under way when node 1 is closed: it ends afterwards.

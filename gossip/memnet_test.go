@@ -18,11 +18,16 @@ type memNet struct {
 	cut   func(from, to string) bool
 }
 
-// newMemNet must be called before the nodes of the test are started: a bubble's
-// time stands still once the test has returned, and memberlist's goroutines
-// end up to a probe after Close, so the last thing a test does is to wait.
-func newMemNet(t *testing.T) *memNet {
+// newTestNet must be called before the nodes of the test are started: a
+// bubble's time stands still once the test has returned, and memberlist's
+// goroutines end up to a probe after Close, so the last thing a test does is to
+// let virtual time pass.
+func newTestNet(t *testing.T) *memNet {
 	t.Cleanup(func() { time.Sleep(10 * time.Second) })
+	return newMemNet()
+}
+
+func newMemNet() *memNet {
 	return &memNet{nodes: map[string]*memTransport{}, cut: func(string, string) bool { return false }}
 }
 

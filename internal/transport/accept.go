@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ const (
 	reasonTimeout    = "handshake took too long"
 	reasonGone       = "closed by the other side during the handshake"
 	reasonHandshake  = "handshake failed"
-	reasonNoProtocol = "no protocol named, or none that is served"
+	reasonNoProtocol = "no protocol of ours named"
+	reasonNotServed  = "protocol not served, or not yet"
 	reasonQueue      = "accept queue full"
 )
 
@@ -59,7 +61,7 @@ func (m *Mux) acceptLoop() {
 		pause = acceptPauseMin
 		source := sourceOf(raw.RemoteAddr())
 		if !m.gate.knock(source) {
-			m.reject(raw, source, reasonBusy, nil)
+			m.reject(raw, source, reasonBusy)
 			continue
 		}
 		if !m.track(raw, "") {
@@ -75,13 +77,21 @@ func (m *Mux) acceptLoop() {
 // protocol, or closes it.
 func (m *Mux) handshake(raw *net.TCPConn, source netip.Addr) {
 	_ = raw.SetDeadline(time.Now().Add(m.handshakeTimeout))
-	conn := tls.Server(raw, m.serverTLS.Load())
+	var asked []string // the protocols the client named
+	config := m.serverTLS.Load().Clone()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		asked = hello.SupportedProtos
+		return nil, nil // go on with config
+	}
+	conn := tls.Server(raw, config)
 	if err := conn.Handshake(); err != nil {
+		m.note(source, handshakeReason(err, asked, config.NextProtos), err)
 		if errors.Is(err, ErrWrongSecret) {
 			m.letRead(raw)
 		}
 		m.gate.turnAway(source)
-		m.reject(raw, source, handshakeReason(err), err)
+		m.forget(raw)
+		_ = raw.Close()
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
@@ -91,11 +101,11 @@ func (m *Mux) handshake(raw *net.TCPConn, source netip.Addr) {
 	m.mu.Unlock()
 	if l == nil {
 		m.gate.turnAway(source)
-		m.reject(raw, source, reasonNoProtocol, nil)
+		m.reject(raw, source, noProtocol(asked))
 		return
 	}
 	if !m.gate.admit(source) {
-		m.reject(raw, source, reasonFull, nil)
+		m.reject(raw, source, reasonFull)
 		return
 	}
 	if !m.track(raw, proto) {
@@ -105,49 +115,51 @@ func (m *Mux) handshake(raw *net.TCPConn, source netip.Addr) {
 		return
 	}
 	c := &peerConn{Conn: conn, mux: m, proto: proto, release: func() { m.gate.leave(source) }}
+	m.stats.accepted.Add(1)
 	if !l.deliver(c) {
 		_ = c.Close()
-		m.stats.rejected.Add(1)
-		m.logReject(source, proto+": "+reasonQueue, nil)
-		return
+		m.note(source, proto+": "+reasonQueue, nil)
 	}
-	m.stats.accepted.Add(1)
 }
 
 // letRead closes our half and reads on for a moment: closing with unread bytes
-// in the socket would reset the connection and take our alert with it. Only
-// for a peer that came as far as a certificate.
+// in the socket resets the connection, and the peer would see a broken pipe
+// instead of our alert. Only for a peer that came as far as a certificate.
 func (m *Mux) letRead(raw *net.TCPConn) {
 	_ = raw.CloseWrite()
 	_ = raw.SetReadDeadline(time.Now().Add(lingerTimeout))
 	_, _ = io.CopyN(io.Discard, raw, lingerBytes)
 }
 
-// reject closes a connection, counts it, and says so once per source and window.
-func (m *Mux) reject(raw net.Conn, source netip.Addr, reason string, err error) {
-	_ = raw.Close()
+// reject closes a connection and notes why.
+func (m *Mux) reject(raw net.Conn, source netip.Addr, reason string) {
 	m.forget(raw)
-	m.stats.rejected.Add(1)
-	m.logReject(source, reason, err)
+	_ = raw.Close()
+	m.note(source, reason, nil)
 }
 
-func (m *Mux) logReject(source netip.Addr, reason string, err error) {
-	if m.ctx.Err() != nil || !m.quiet.say(source.String()) {
+// note counts a refused connection and says so once per source and window.
+func (m *Mux) note(source netip.Addr, reason string, err error) {
+	m.stats.rejected.Add(1)
+	level, key := hclog.Warn, source.String()
+	if reason == reasonNotServed {
+		// A node that starts, or ends, is asked for what it does not serve:
+		// nothing is wrong, and what is must still be said.
+		level, key = hclog.Debug, key+" "+reason
+	}
+	if m.ctx.Err() != nil || !m.quiet.say(key) {
 		return
 	}
 	args := []any{"from", source.String(), "reason", reason}
-	if err != nil && (reason == reasonHandshake) {
+	if err != nil && reason == reasonHandshake {
 		args = append(args, "error", err)
-	}
-	level := hclog.Warn
-	if reason == reasonNoProtocol {
-		level = hclog.Debug // a node that starts, or ends, is asked for what it does not serve: nothing is wrong
 	}
 	m.logger.Log(level, "connection refused; of this source no more is said for a minute", args...)
 }
 
-// handshakeReason sorts the errors of a failed handshake.
-func handshakeReason(err error) string {
+// handshakeReason sorts the errors of a failed handshake. asked are the
+// protocols the client named, nil if it did not come that far.
+func handshakeReason(err error, asked, served []string) string {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, ErrWrongSecret):
@@ -158,8 +170,18 @@ func handshakeReason(err error) string {
 		return reasonTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return reasonGone
-	case strings.Contains(err.Error(), "unsupported application protocols"): // crypto/tls has no type for it
-		return reasonNoProtocol
+	case len(asked) > 0 && !slices.ContainsFunc(asked, func(p string) bool { return slices.Contains(served, p) }):
+		return noProtocol(asked)
 	}
 	return reasonHandshake
+}
+
+// noProtocol tells a node that came too early from a stranger.
+func noProtocol(asked []string) string {
+	for _, p := range asked {
+		if strings.HasPrefix(p, alpnPrefix) {
+			return reasonNotServed
+		}
+	}
+	return reasonNoProtocol
 }

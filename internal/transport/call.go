@@ -199,11 +199,13 @@ func (s *Messenger) greet(ctx context.Context, conn net.Conn, r io.Reader, to pr
 	greeting[0] = greetingVersion
 	binary.LittleEndian.PutUint64(greeting[1:9], uint64(s.local))
 	binary.LittleEndian.PutUint64(greeting[9:17], uint64(to))
-	if _, err := conn.Write(greeting[:]); err != nil {
-		return fmt.Errorf("greet %s: %w", addr, err)
-	}
+	_, writeErr := conn.Write(greeting[:])
 	var welcome [welcomeSize]byte
 	if _, err := io.ReadFull(r, welcome[:]); err != nil {
+		// If the peer refused us, the read knows why a write failed.
+		if writeErr != nil && !errors.Is(err, ErrWrongSecret) {
+			err = writeErr
+		}
 		return fmt.Errorf("greet %s: %w", addr, err)
 	}
 	if welcome[0] != greetingVersion {

@@ -9,6 +9,8 @@ const (
 	ALPNGossip  = "aiondb-ha/gossip" // memberlist streams
 	ALPNProbe   = "aiondb-ha/probe"  // who are you, and do we share a secret
 	ALPNWAL     = "aiondb-ha/wal"    // the data plane's stream, on a port of its own
+
+	alpnPrefix = "aiondb-ha/"
 )
 
 // ServerTLS returns the configuration of a listener that speaks the given
