@@ -179,8 +179,8 @@ func (d *Driver) drain(due *time.Timer) {
 // look tells the machine how the primary fares that it follows: well, as long
 // as Raft takes it for the leader and health has no evidence against it.
 func (d *Driver) look(due *time.Timer) {
-	followed := d.machine.Primary()
-	if followed.Node == protocol.NoNode || followed.Node == d.cfg.Local {
+	followed := d.machine.Followed()
+	if followed.Node == protocol.NoNode {
 		return
 	}
 	verdict := PrimaryHealth{Kind: health.Healthy, Node: followed.Node}

@@ -216,10 +216,10 @@ func (o *Orchestrator) loseLeadership() {
 	if o.exposed || o.followed.Node != protocol.NoNode && o.followed.Epoch < o.floor {
 		o.demote(PrimaryKnown{Epoch: max(o.floor, epoch)}) // its own promise has cut it off from whom it followed
 	}
-	if !wasPrimary && !o.lost {
-		o.began = time.Time{}
-	}
 	o.epoch = 0
+	if o.State() == MonitoringPrimary {
+		o.began = time.Time{} // there is a primary: this was no failover
+	}
 }
 
 // withdraw ends the primacy, or the promotion under way, of this epoch for
@@ -252,9 +252,11 @@ func (o *Orchestrator) epochSeen(in EpochSeen) {
 	}
 	// What the database follows is cut off by its fence. Until the new epoch
 	// has a line in the history there is nobody to follow.
-	if o.followed.Node != protocol.NoNode && o.followed.Epoch < in.Epoch {
+	if o.followed.Epoch < in.Epoch {
 		o.why = fmt.Sprintf("node %d holds the ballot of epoch %d", in.Node, in.Epoch)
-		o.demote(PrimaryKnown{Epoch: in.Epoch})
+		if o.followed.Node != protocol.NoNode {
+			o.demote(PrimaryKnown{Epoch: in.Epoch})
+		}
 	}
 }
 
@@ -282,7 +284,11 @@ func (o *Orchestrator) primaryKnown(in PrimaryKnown) {
 	}
 	if in.Node == o.local {
 		o.floor = max(o.floor, in.Epoch)
-		return // its own, in this epoch or in one that is over
+		if o.phase == following && o.followed.Node != protocol.NoNode && o.followed.Epoch < in.Epoch {
+			o.demote(PrimaryKnown{Epoch: in.Epoch}) // its own epoch, which is over: nobody to follow
+			o.why = "waiting for a leader"
+		}
+		return
 	}
 	if in == o.followed {
 		return
@@ -318,7 +324,7 @@ func (o *Orchestrator) primaryHealth(in PrimaryHealth) {
 			if o.phase == following {
 				o.began, o.why = time.Time{}, ""
 			}
-			o.step("PrimaryBack", in.Node, "heard of again")
+			o.emit(Step{What: "PrimaryBack", Epoch: o.followed.Epoch, Node: in.Node}, "heard of again")
 		}
 	case in.Kind == health.Unreachable && o.heard && !o.lost:
 		o.lost = true

@@ -77,7 +77,8 @@ func (o *Orchestrator) openBallot(in Prepared) {
 func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 	// An answer to an earlier round of this epoch is as good: the voter's
 	// promise holds, and its log cannot have grown since.
-	if o.phase != balloting || in.Answer.Epoch != o.epoch {
+	if o.phase != balloting || in.Answer.Epoch != o.epoch ||
+		in.Answer.VoterID == o.local || !slices.Contains(o.prepared.Voters, in.Answer.VoterID) {
 		return
 	}
 	detail := ""
@@ -326,11 +327,17 @@ func (o *Orchestrator) Epoch() protocol.Epoch {
 
 // Primary returns who is primary as far as this node knows, NoNode if nobody.
 func (o *Orchestrator) Primary() PrimaryKnown {
-	if o.phase == primary {
+	switch {
+	case o.phase == primary:
 		return PrimaryKnown{Node: o.local, Epoch: o.epoch, Address: o.prepared.Address}
+	case o.lost:
+		return PrimaryKnown{Epoch: o.followed.Epoch}
 	}
 	return o.followed
 }
+
+// Followed returns whom the database follows, lost or not, NoNode for nobody.
+func (o *Orchestrator) Followed() PrimaryKnown { return o.followed }
 
 // Blocked says why there is no primary, as far as this node knows; empty if
 // there is one.
