@@ -165,7 +165,6 @@ func (op *opening) readLog() error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", s.logPath(), err)
 	}
-	op.size = size
 	op.log.file = op.file
 	op.scan = scanner{
 		r: op.file, size: size, file: s.logPath(), maxLine: maxLineLen(s.maxEntry),
@@ -178,7 +177,11 @@ func (op *opening) readLog() error {
 	}
 	// Lines of a torn batch that were good by themselves go with it.
 	if op.log.last() > op.scan.last {
-		op.log.cutTail(int(op.scan.last + 1 - op.log.first))
+		keep := 0
+		if op.scan.last > 0 {
+			keep = int(op.scan.last - op.log.first + 1)
+		}
+		op.log.cutTail(keep)
 		for n := len(s.marks); n > 0 && s.marks[n-1].index > op.scan.last; n-- {
 			s.marks = s.marks[:n-1]
 		}

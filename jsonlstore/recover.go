@@ -106,10 +106,11 @@ func (op *opening) recover() error {
 
 // repairTail leaves the file ending with its last good line, on disk.
 func (op *opening) repairTail() error {
-	if op.size > op.log.end {
-		if err := op.file.Truncate(op.log.end); err != nil {
-			return err
-		}
+	// Also when there is nothing behind it, for the reason that
+	// rewriteLastBatch gives: the last thing a store did may have been a cut
+	// whose sync failed.
+	if err := op.file.Truncate(op.log.end); err != nil {
+		return err
 	}
 	if err := op.rewriteLastBatch(); err != nil {
 		return err

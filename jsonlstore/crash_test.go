@@ -1,0 +1,408 @@
+package jsonlstore
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs/memfs"
+	"github.com/aiondb/aiondb-ha/logstore"
+	"github.com/aiondb/aiondb-ha/logstore/storetest"
+)
+
+const memDir = "/data/ha/node-1"
+
+// history is what was done to a store on a file system that stops, or fails,
+// somewhere on the way.
+type history struct {
+	acked    *logstore.Memory // what was acknowledged
+	inFlight *storetest.Op    // what the crash interrupted; nil: nothing, or Open
+}
+
+// play does n operations of a workload until the machine stops. scripted
+// operations come before the random ones.
+func play(t testing.TB, fs *memfs.FS, seed uint64, n int) history {
+	t.Helper()
+	h := history{acked: logstore.NewMemory()}
+	s, err := Open(memDir, withFS(fs))
+	if err != nil {
+		if !fs.Crashed() {
+			t.Fatalf("Open: %v", err)
+		}
+		return h
+	}
+	w := storetest.NewWorkload(seed)
+	for i := range n {
+		op := w.Next(h.acked)
+		if i < len(script) && seed == scripted {
+			op = script[i]
+		}
+		err := op.Do(s)
+		if fs.Crashed() {
+			if err == nil {
+				t.Fatalf("%s was acknowledged by a machine that had stopped", op.Name)
+			}
+			h.inFlight = &op
+			return h
+		}
+		if want := op.Do(h.acked); (err == nil) != (want == nil) {
+			t.Fatalf("%s: %v, the reference says %v", op.Name, err, want)
+		}
+	}
+	if err := s.Close(); err != nil && !fs.Crashed() {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// scripted is the seed under which play does the script instead.
+const scripted = 0
+
+func storeOp(from, to uint64, size int) storetest.Op {
+	return storetest.Op{Name: fmt.Sprintf("StoreLogs(%d to %d)", from, to), Do: func(s logstore.Store) error {
+		var logs []*raft.Log
+		for i := from; i <= to; i++ {
+			logs = append(logs, &raft.Log{Index: i, Term: i/5 + 1, Data: make([]byte, size)})
+		}
+		return s.StoreLogs(logs)
+	}}
+}
+
+// script goes through everything that writes, with batches that fill, share
+// and straddle sectors.
+var script = []storetest.Op{
+	storeOp(1, 1, 10),
+	storeOp(2, 4, 300),
+	{Name: "term", Do: func(s logstore.Store) error { return s.SetUint64([]byte("CurrentTerm"), 2) }},
+	storeOp(5, 5, 2000),
+	{Name: "stage", Do: func(s logstore.Store) error { return s.StageCommitIndex(4) }},
+	storeOp(6, 9, 100),
+	{Name: "vote term", Do: func(s logstore.Store) error { return s.SetUint64([]byte("LastVoteTerm"), 2) }},
+	{Name: "vote", Do: func(s logstore.Store) error { return s.Set([]byte("LastVoteCand"), []byte("1@a")) }},
+	{Name: "cut tail", Do: func(s logstore.Store) error { return s.DeleteRange(8, 9) }},
+	storeOp(8, 12, 5),
+	{Name: "cut front", Do: func(s logstore.Store) error { return s.DeleteRange(1, 9) }},
+	storeOp(13, 13, 700),
+	{Name: "cut tail below the commit index", Do: func(s logstore.Store) error { return s.DeleteRange(11, 13) }},
+	{Name: "cut all", Do: func(s logstore.Store) error { return s.DeleteRange(0, 100) }},
+	storeOp(50, 52, 200),
+}
+
+// possible lists every state that a crash may leave: nothing of the operation
+// it interrupted, all of it, or the first entries of its batch.
+func (h history) possible() []*logstore.Memory {
+	states := []*logstore.Memory{h.acked}
+	if h.inFlight == nil {
+		return states
+	}
+	// Whole batches are recorded by a store that stores them one entry at a time.
+	rec := &recorder{Memory: h.acked.Clone()}
+	if err := h.inFlight.Do(rec); err == nil {
+		states = append(states, rec.steps...)
+		states = append(states, rec.Memory)
+	}
+	return states
+}
+
+// recorder remembers the states in the middle of a batch.
+type recorder struct {
+	*logstore.Memory
+	steps []*logstore.Memory
+}
+
+func (r *recorder) StoreLogs(logs []*raft.Log) error {
+	if err := r.Clone().StoreLogs(logs); err != nil {
+		return err
+	}
+	for i := 1; i < len(logs); i++ {
+		step := r.Clone()
+		step.DropStaged()
+		if err := step.StoreLogs(logs[:i]); err != nil {
+			return err
+		}
+		r.steps = append(r.steps, step)
+	}
+	return r.Memory.StoreLogs(logs)
+}
+
+// checkImage opens a crashed file system and compares it with what may be
+// there; then it works on, to see that the store is fit for it.
+func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
+	t.Helper()
+	s, err := Open(memDir, withFS(image))
+	if err != nil {
+		t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
+	}
+	matched := checkPossible(t, h, s, what, image)
+	w := storetest.NewWorkload(99)
+	for range 3 {
+		op := w.Next(matched)
+		if got, want := op.Do(s), op.Do(matched); (got == nil) != (want == nil) {
+			t.Fatalf("%s: afterwards %s: %v, the reference says %v", what, op.Name, got, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatalf("%s: Close: %v", what, err)
+	}
+	again, err := Open(memDir, withFS(image.CrashClone(memfs.LoseEverything)))
+	if err != nil {
+		t.Fatalf("%s: opening once more: %v", what, err)
+	}
+	if d := storetest.DiffLog(matched, again) + storetest.DiffStable(matched, again); d != "" {
+		t.Fatalf("%s: opened once more: %s", what, d)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkPossible returns the state that the store is in.
+func checkPossible(t testing.TB, h history, s *Store, what string, image *memfs.FS) *logstore.Memory {
+	t.Helper()
+	last, err := s.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := s.GetCommitIndex()
+	if err != nil || commit > last {
+		t.Fatalf("%s: commit index %d of a log that ends with %d, %v", what, commit, last, err)
+	}
+	var diffs string
+	for _, state := range h.possible() {
+		diff := storetest.DiffLog(state, s) + storetest.DiffStable(state, s)
+		if diff == "" {
+			return state.Clone()
+		}
+		diffs += "\n  not " + diff
+	}
+	name := "nothing"
+	if h.inFlight != nil {
+		name = h.inFlight.Name
+	}
+	t.Fatalf("%s, while %s was written: no possible state:%s\n%s", what, name, diffs, show(image))
+	return nil
+}
+
+func show(fs *memfs.FS) string {
+	text := ""
+	for name, data := range fs.Files() {
+		text += fmt.Sprintf("%s: %.3000q\n", name, data)
+	}
+	return text
+}
+
+// crashAt makes a file system that stops at its n-th operation, having written
+// some of it.
+func crashAt(n int, short float64) *memfs.FS {
+	fs := memfs.New()
+	fs.Hook = func(op memfs.Op) memfs.Verdict {
+		return memfs.Verdict{Crash: op.N == n, Short: int(short * float64(op.Len))}
+	}
+	return fs
+}
+
+// countOps returns how many operations the whole history takes.
+func countOps(t testing.TB, seed uint64, n int) int {
+	fs := memfs.New()
+	play(t, fs, seed, n)
+	return fs.Ops()
+}
+
+// TestCrashAtEveryOperation stops the machine at every operation of a script,
+// with several parts of a write done, and with every kind of loss: all subsets
+// where there are few, random ones elsewhere.
+func TestCrashAtEveryOperation(t *testing.T) {
+	images := 0
+	ops := countOps(t, scripted, len(script))
+	for n := 1; n <= ops; n++ {
+		for _, short := range []float64{0, 0.3, 0.99, 1} {
+			fs := crashAt(n, short)
+			h := play(t, fs, scripted, len(script))
+			if !fs.Crashed() {
+				t.Fatalf("only %d operations", fs.Ops())
+			}
+			images += checkLosses(t, h, fs, fmt.Sprintf("crash at operation %d of %d, %.0f %% written", n, ops, short*100))
+		}
+	}
+	t.Logf("%d crash images", images)
+}
+
+func checkLosses(t testing.TB, h history, fs *memfs.FS, what string) (images int) {
+	t.Helper()
+	probe := &memfs.Subset{}
+	fs.CrashClone(probe)
+	if probe.N <= 5 {
+		for bits := range uint64(1) << probe.N {
+			checkImage(t, h, fs.CrashClone(&memfs.Subset{Bits: bits}), fmt.Sprintf("%s, keeping %b", what, bits))
+			images++
+		}
+		return images
+	}
+	checkImage(t, h, fs.CrashClone(memfs.LoseNothing), what+", losing nothing")
+	checkImage(t, h, fs.CrashClone(memfs.LoseEverything), what+", losing everything")
+	for seed := range uint64(6) {
+		checkImage(t, h, fs.CrashClone(memfs.LoseRandomly(seed)), fmt.Sprintf("%s, losing at random %d", what, seed))
+	}
+	return images + 8
+}
+
+// TestCrashInRandomWorkloads does the same somewhere in many random histories,
+// and once more while the store recovers.
+func TestCrashInRandomWorkloads(t *testing.T) {
+	seeds := uint64(600)
+	if testing.Short() {
+		seeds = 40
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		const length = 25
+		n := 1 + rng.IntN(countOps(t, seed, length))
+		fs := crashAt(n, rng.Float64())
+		h := play(t, fs, seed, length)
+		what := fmt.Sprintf("seed %d, crash at operation %d", seed, n)
+		for i := range uint64(3) {
+			image := fs.CrashClone(memfs.LoseRandomly(seed*10 + i))
+			// A second crash while it recovers.
+			at := 1 + rng.IntN(8)
+			image.Hook = func(op memfs.Op) memfs.Verdict {
+				return memfs.Verdict{Crash: op.N == at, Short: op.Len / 2}
+			}
+			if s, err := Open(memDir, withFS(image)); err == nil {
+				image.Hook = nil
+				if err := s.Close(); err != nil && !image.Crashed() {
+					t.Fatal(err)
+				}
+			} else if !errors.Is(err, memfs.ErrCrashed) {
+				t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
+			}
+			checkImage(t, h, image.CrashClone(memfs.LoseRandomly(seed*10+i+5)), what)
+		}
+	}
+}
+
+// TestFullDiskAtEveryOperation has every single operation fail for want of
+// room: the store stays as it was and goes on, unless it says that it cannot.
+func TestFullDiskAtEveryOperation(t *testing.T) {
+	ops := countOps(t, scripted, len(script))
+	for n := 1; n <= ops; n++ {
+		fs := memfs.New()
+		fs.Hook = func(op memfs.Op) memfs.Verdict {
+			if op.N == n && op.Kind != memfs.Sync && op.Kind != memfs.SyncDir {
+				return memfs.Verdict{Err: syscall.ENOSPC, Short: op.Len / 2}
+			}
+			return memfs.Verdict{}
+		}
+		s, err := Open(memDir, withFS(fs))
+		if err != nil {
+			if len(fs.Files()) > 0 {
+				t.Errorf("operation %d: the failing Open left %s", n, show(fs))
+			}
+			if s, err = Open(memDir, withFS(fs)); err != nil {
+				t.Fatalf("operation %d: Open with room again: %v", n, err)
+			}
+		}
+		ref := logstore.NewMemory()
+		for _, op := range script {
+			err := op.Do(s)
+			if err != nil && op.Do(ref.Clone()) == nil {
+				if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, logstore.ErrFailed) {
+					t.Fatalf("operation %d: %s: %v", n, op.Name, err)
+				}
+				if d := storetest.Diff(ref, s); d != "" {
+					t.Fatalf("operation %d: after the failing %s: %s", n, op.Name, d)
+				}
+				err = op.Do(s) // there is room again
+			}
+			if want := op.Do(ref); (err == nil) != (want == nil) {
+				t.Fatalf("operation %d: %s: %v, the reference says %v", n, op.Name, err, want)
+			}
+			if d := storetest.Diff(ref, s); d != "" {
+				t.Fatalf("operation %d: after %s: %s", n, op.Name, d)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		checkImage(t, history{acked: ref}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("full at operation %d", n))
+	}
+}
+
+// TestFailedSyncLatches has every single sync fail, and the kernel forget what
+// it did not write.
+func TestFailedSyncLatches(t *testing.T) {
+	ops := countOps(t, scripted, len(script))
+	for n := 1; n <= ops; n++ {
+		fs := memfs.New()
+		failed := false
+		fs.Hook = func(op memfs.Op) memfs.Verdict {
+			if op.N == n && (op.Kind == memfs.Sync || op.Kind == memfs.SyncDir) {
+				failed = true
+				return memfs.Verdict{Err: syscall.EIO, Forget: op.Kind == memfs.Sync}
+			}
+			return memfs.Verdict{}
+		}
+		s, err := Open(memDir, withFS(fs))
+		if err != nil {
+			continue // Open tells; there is nothing to lose yet
+		}
+		h := history{acked: logstore.NewMemory()}
+		for _, op := range script {
+			if err := op.Do(s); failed {
+				if !errors.Is(err, logstore.ErrFailed) || !errors.Is(err, syscall.EIO) {
+					t.Fatalf("operation %d: %s after a failed sync: %v", n, op.Name, err)
+				}
+				h.inFlight = &op
+				break
+			}
+			if want := op.Do(h.acked); want != nil {
+				t.Fatal(want)
+			}
+		}
+		if !failed {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		checkLatched(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// Opened again on the same machine: what is served now must not vanish
+		// with the power.
+		s = mustOpen(t, memDir, withFS(fs))
+		state := checkPossible(t, h, s, fmt.Sprintf("sync failed at operation %d", n), fs)
+		checkImage(t, history{acked: state}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("sync failed at operation %d, then power loss", n))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func checkLatched(t *testing.T, s *Store) {
+	t.Helper()
+	last, err := s.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"StoreLog":    s.StoreLog(&raft.Log{Index: last + 1}),
+		"DeleteRange": s.DeleteRange(0, last),
+		"Set":         s.Set([]byte("k"), []byte("v")),
+		"SetUint64":   s.SetUint64([]byte("k"), 1),
+	} {
+		if !errors.Is(err, logstore.ErrFailed) {
+			t.Fatalf("%s of a latched store: %v", name, err)
+		}
+	}
+	if last > 0 {
+		var l raft.Log
+		if err := s.GetLog(last, &l); err != nil {
+			t.Fatalf("a latched store does not read: %v", err)
+		}
+	}
+}
