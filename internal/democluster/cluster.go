@@ -399,9 +399,10 @@ func (c *Cluster) WaitExit(ctx context.Context, id protocol.NodeID) error {
 	}
 }
 
-// Shutdown ends every node, politely first, and removes the directory if it is
-// a temporary one and keep is false. When it returns no process is left. It
-// may be called again and does nothing then.
+// Shutdown ends every node and removes the directory if it is a temporary one
+// and keep is false. Nodes whose directory stays are asked to end, so that they
+// may leave it in order; the others are killed, which takes no time. When it
+// returns no process is left. It may be called again and does nothing then.
 func (c *Cluster) Shutdown(keep bool) {
 	c.mu.Lock()
 	if c.closed {
@@ -414,7 +415,11 @@ func (c *Cluster) Shutdown(keep bool) {
 
 	var ends sync.WaitGroup
 	for _, p := range running {
-		if p != nil && p.running() {
+		switch {
+		case p == nil || !p.running():
+		case c.temp && !keep:
+			ends.Go(func() { _ = p.kill() })
+		default:
 			ends.Go(func() { p.terminate(terminateGrace) })
 		}
 	}
