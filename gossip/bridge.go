@@ -20,18 +20,25 @@ const (
 // brackets; it is passed on one level quieter, because what matters of
 // membership is logged by this package, and what a stranger can provoke is
 // passed on once a minute and kind.
+//
+// memberlist's goroutines end a little after its Shutdown, and complain until
+// then; what comes after ended is dropped.
 type bridge struct {
 	logger hclog.Logger
+	ended  <-chan struct{} // nil: never
 
 	mu    sync.Mutex
 	since time.Time
 	seen  map[string]bool
 }
 
-func newBridge(logger hclog.Logger) *bridge { return &bridge{logger: logger} }
-
 // Write passes on one line.
 func (b *bridge) Write(p []byte) (int, error) {
+	select {
+	case <-b.ended:
+		return len(p), nil
+	default:
+	}
 	level, text := splitLevel(string(bytes.TrimSpace(p)))
 	if b.wants(level) && (level <= hclog.Debug || b.first(text)) {
 		b.logger.Log(level, text)

@@ -60,7 +60,7 @@ type Config struct {
 
 	// Evidence is told everything seen of other nodes, in order for each node.
 	// It is called with locks of memberlist held: it must not block and must
-	// not call Announce or Close. It is not called any more once Close has
+	// not call Announce or Close; Members and Lookup it may. It is not called any more once Close has
 	// returned. May be nil.
 	Evidence func(Evidence)
 
@@ -155,8 +155,9 @@ type Gossip struct {
 	kick   chan struct{} // tells the keeper that somebody was lost
 	claims chan claim    // node IDs seen at a second address
 
-	callbacks sync.RWMutex // held for reading while a callback of Config runs
-	silent    bool         // no callback any more
+	callback sync.Mutex
+	silent   bool           // no callback of Config is begun any more
+	running  sync.WaitGroup // callbacks of Config under way
 
 	announce  sync.Mutex
 	closeOnce sync.Once
@@ -238,7 +239,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	d := &delegate{g: g}
 	c.Delegate, c.Events, c.Ping, c.Alive, c.Conflict = d, d, d, d, d
 	c.LogOutput = nil
-	c.Logger = log.New(newBridge(g.logger), "", 0)
+	c.Logger = log.New(&bridge{logger: g.logger, ended: g.ctx.Done()}, "", 0)
 	return c, nil
 }
 
@@ -270,9 +271,10 @@ func (g *Gossip) Announce(databaseAddr, apiAddr string) error {
 // gives the same answer.
 func (g *Gossip) Close() error {
 	g.closeOnce.Do(func() {
-		g.callbacks.Lock()
+		g.callback.Lock()
 		g.silent = true
-		g.callbacks.Unlock()
+		g.callback.Unlock()
+		g.running.Wait()
 		g.cancel()
 		g.announce.Lock()
 		defer g.announce.Unlock()
@@ -285,22 +287,33 @@ func (g *Gossip) Close() error {
 	return g.closeErr
 }
 
+// begin reports whether a callback may be called, and if so has Close wait for
+// g.running.Done. Callbacks may nest: Evidence may ask for Members.
+func (g *Gossip) begin() bool {
+	g.callback.Lock()
+	defer g.callback.Unlock()
+	if g.silent {
+		return false
+	}
+	g.running.Add(1)
+	return true
+}
+
 // emit passes evidence on unless the Gossip is closed.
 func (g *Gossip) emit(e Evidence) {
-	g.callbacks.RLock()
-	defer g.callbacks.RUnlock()
-	if !g.silent && g.config.Evidence != nil {
-		g.config.Evidence(e)
+	if g.config.Evidence == nil || !g.begin() {
+		return
 	}
+	defer g.running.Done()
+	g.config.Evidence(e)
 }
 
 // heartbeat returns this node's own heartbeat; false once closed.
 func (g *Gossip) heartbeat() (protocol.Heartbeat, bool) {
-	g.callbacks.RLock()
-	defer g.callbacks.RUnlock()
-	if g.silent {
+	if !g.begin() {
 		return protocol.Heartbeat{}, false
 	}
+	defer g.running.Done()
 	h := g.config.Heartbeat()
 	h.NodeID = g.config.Local
 	return h, true

@@ -22,6 +22,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 // station is a running node of a test and what it was told.
 type station struct {
 	*gossip.Gossip
+	self      atomic.Pointer[gossip.Gossip]
 	transport *memTransport
 	lsn       atomic.Uint64
 	log       *logBuffer
@@ -68,6 +69,10 @@ func start(t *testing.T, n *memNet, id protocol.NodeID, addr string, peers []str
 			return protocol.Heartbeat{Epoch: 3, NodeID: id, WALLSN: protocol.LSN(s.lsn.Load()), Role: protocol.RoleReplica}
 		},
 		Evidence: func(e gossip.Evidence) {
+			if g := s.self.Load(); g != nil { // both are allowed here
+				g.Members()
+				g.Lookup(e.NodeID)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.evidence = append(s.evidence, e)
@@ -82,6 +87,7 @@ func start(t *testing.T, n *memNet, id protocol.NodeID, addr string, peers []str
 		t.Fatal(err)
 	}
 	s.Gossip = g
+	s.self.Store(g)
 	t.Cleanup(func() {
 		if err := g.Close(); err != nil {
 			t.Error(err)

@@ -79,7 +79,8 @@ func FuzzDecodeMeta(f *testing.F) {
 
 func TestBridge(t *testing.T) {
 	var out bytes.Buffer
-	b := newBridge(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info, DisableTime: true}))
+	ended := make(chan struct{})
+	b := &bridge{logger: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info, DisableTime: true}), ended: ended}
 	for _, line := range []string{
 		"[DEBUG] memberlist: Stream connection from=10.0.0.1:4",
 		"[INFO] memberlist: Suspect 3 has failed, no acks received",
@@ -91,6 +92,10 @@ func TestBridge(t *testing.T) {
 		if _, err := b.Write([]byte(line + "\n")); err != nil {
 			t.Fatal(err)
 		}
+	}
+	close(ended)
+	if _, err := b.Write([]byte("[ERR] memberlist: Failed to send UDP ping\n")); err != nil {
+		t.Fatal(err)
 	}
 	want := "[INFO]  Refuting a suspect message (from: 2)\n" +
 		"[WARN]  Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.1:5\n"

@@ -1,0 +1,204 @@
+package transport
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// foreign is the certificate of somebody else altogether.
+func foreign(t *testing.T) tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestStrangersSeeAClosedDoor tries everything that must not get in.
+func TestStrangersSeeAClosedDoor(t *testing.T) {
+	noLeaks(t)
+	id, other := identity(t, "right"), identity(t, "wrong")
+	var seen accepted
+	log := &sink{}
+	m, err := listen("127.0.0.1:0", id, log.logger(), 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	for _, p := range []string{ALPNRaft, ALPNMessage, ALPNGossip} {
+		go seen.serve(m.Stream(p))
+	}
+	hello := func(change func(*tls.Config)) func(net.Conn) {
+		c := id.ClientTLS(ALPNRaft)
+		change(c)
+		return func(raw net.Conn) {
+			conn := tls.Client(raw, c)
+			if conn.Handshake() == nil {
+				_, _ = conn.Write([]byte("let me in"))
+			}
+		}
+	}
+	// A stranger does not care who the server is.
+	careless := func(c *tls.Config) { c.VerifyConnection = nil }
+	for name, act := range map[string]func(net.Conn){
+		"silence":         func(net.Conn) {},
+		"http":            func(c net.Conn) { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") },
+		"random":          func(c net.Conn) { _, _ = io.CopyN(c, rand.Reader, 4096) },
+		"raft in clear":   func(c net.Conn) { _, _ = c.Write([]byte{0, 0x81}) },
+		"half a hello":    func(c net.Conn) { _, _ = c.Write([]byte{22, 3, 1, 2, 0, 1, 0}) },
+		"huge record":     func(c net.Conn) { _, _ = c.Write([]byte{22, 3, 1, 0xff, 0xff}) },
+		"no certificate":  hello(func(c *tls.Config) { careless(c); c.Certificates = nil }),
+		"foreign":         hello(func(c *tls.Config) { careless(c); c.Certificates = []tls.Certificate{foreign(t)} }),
+		"another cluster": hello(func(c *tls.Config) { careless(c); c.Certificates = other.ClientTLS("").Certificates }),
+		"two certificates": hello(func(c *tls.Config) {
+			cert := c.Certificates[0]
+			cert.Certificate = [][]byte{cert.Certificate[0], cert.Certificate[0]}
+			c.Certificates = []tls.Certificate{cert}
+		}),
+		"certificate without its key": hello(func(c *tls.Config) {
+			careless(c)
+			cert := c.Certificates[0]
+			cert.PrivateKey = other.ClientTLS("").Certificates[0].PrivateKey
+			c.Certificates = []tls.Certificate{cert}
+		}),
+		"TLS 1.2":          hello(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }),
+		"no protocol":      hello(func(c *tls.Config) { c.NextProtos = nil }),
+		"unknown protocol": hello(func(c *tls.Config) { c.NextProtos = []string{"h2"} }),
+		"protocol not on":  hello(func(c *tls.Config) { c.NextProtos = []string{ALPNWAL} }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := m.Stats()
+			raw, err := net.Dial("tcp", m.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = raw.Close() }()
+			act(raw)
+			_ = raw.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.Copy(io.Discard, raw); errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+				t.Fatal("the connection was not closed")
+			}
+			eventually(t, "it is counted", func() bool { return m.Stats().Rejected == before.Rejected+1 })
+			if after := m.Stats(); after.Accepted != before.Accepted {
+				t.Error("it was accepted")
+			}
+		})
+	}
+	if seen.get() != 0 {
+		t.Errorf("%d strangers were let in", seen.get())
+	}
+	for level, want := range map[string]int{"[WARN]": 1, "[DEBUG]": 1, "connection refused": 2} {
+		if n := strings.Count(log.String(), level); n != want {
+			t.Errorf("%d lines with %q for one source in a minute, want %d:\n%s", n, level, want, log)
+		}
+	}
+	eventually(t, "no handshake is counted any more", func() bool {
+		m.gate.mu.Lock()
+		defer m.gate.mu.Unlock()
+		return len(m.gate.sources) == 0 && m.gate.handshakes == 0 && m.gate.conns == 0
+	})
+	// The door still opens to a friend.
+	friend := open(t, id, nil)
+	c, err := friend.Dial(t.Context(), m.Addr().String(), ALPNRaft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	eventually(t, "the friend is in", func() bool { return seen.get() == 1 })
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+func TestWrongSecretIsNamed(t *testing.T) {
+	noLeaks(t)
+	server := open(t, identity(t, "right"), nil)
+	go new(accepted).serve(server.Stream(ALPNRaft))
+	addr := server.Addr().String()
+
+	_, err := open(t, identity(t, "wrong"), nil).Dial(t.Context(), addr, ALPNRaft)
+	var typed *WrongSecretError
+	if !errors.Is(err, ErrWrongSecret) || !errors.As(err, &typed) || typed.Addr != addr || typed.ByPeer {
+		t.Errorf("refused by us: %v", err)
+	}
+
+	// This client takes the server's secret but proves one the server does not
+	// take: it learns that at its first read, even if it has written meanwhile.
+	client := open(t, identity(t, "wrong", "right"), nil)
+	for range 50 {
+		before := server.Stats().Rejected
+		c, err := client.Dial(t.Context(), addr, ALPNRaft)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the server refuses", func() bool { return server.Stats().Rejected > before })
+		for range 10 {
+			if _, err := c.Write(make([]byte, 1000)); err != nil {
+				t.Fatalf("a broken pipe came before the reason: %v", err)
+			}
+		}
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_, err = c.Read(make([]byte, 1))
+		if !errors.Is(err, ErrWrongSecret) || !errors.As(err, &typed) || typed.Addr != addr || !typed.ByPeer {
+			t.Fatalf("refused by the peer: %v", err)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestFloodDoesNotDisturbCalls: strangers come by the hundred while nodes talk.
+func TestFloodDoesNotDisturbCalls(t *testing.T) {
+	noLeaks(t)
+	id, book := identity(t, "right"), &phonebook{}
+	m, _ := answerer(t, id, book, "127.0.0.1:0", ack)
+	c := caller(t, id, book)
+	if _, err := c.Call(within(t, patience), 2, propose); err != nil {
+		t.Fatal(err)
+	}
+	const strangers = 500
+	var flood sync.WaitGroup
+	for i := range strangers {
+		flood.Go(func() {
+			conn, err := net.Dial("tcp", m.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			if i%2 == 0 {
+				_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+			} else {
+				_, _ = conn.Write([]byte{22, 3, 1})
+			}
+		})
+	}
+	for range 50 {
+		if _, err := c.Call(within(t, patience), 2, propose); err != nil {
+			t.Error(err)
+		}
+	}
+	flood.Wait()
+	eventually(t, "all strangers are gone", func() bool { return m.Stats().Rejected == strangers && m.Stats().Open <= 1 })
+	if got := m.Stats(); got.Accepted != 1 {
+		t.Errorf("stats: %+v", got)
+	}
+}
