@@ -371,7 +371,8 @@ func TestLog(t *testing.T) {
 		return raw
 	}
 	err = store.StoreLogs([]*raft.Log{
-		{Index: 1, Term: 1, Type: raft.LogNoop},
+		{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
+			{ID: "1", Address: "a:1"}, {ID: "2", Address: "b:1", Suffrage: raft.Nonvoter}}})},
 		{Index: 2, Term: 1, Type: raft.LogCommand, Data: data(raftcommand.AddNode{NodeID: 2, Address: "b:1"})},
 		{Index: 3, Term: 2, Type: raft.LogCommand, Data: data(raftcommand.KvWrite{Key: []byte("greeting"), Value: []byte("hello\x1b[2J")})},
 		{Index: 4, Term: 2, Type: raft.LogCommand, Data: data(raftcommand.KvWrite{Key: []byte("greeting"), Delete: true})},

@@ -74,7 +74,7 @@ func (a *app) event(in *input, raw []byte) error {
 		name = style.Red(name)
 	}
 	step := ""
-	if r.StepMS > 0 {
+	if r.StepMS >= 0.5 {
 		step = fmt.Sprintf("+%.0fms", r.StepMS)
 	}
 	var about []string

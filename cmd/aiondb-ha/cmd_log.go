@@ -6,14 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/hashicorp/raft"
 
 	raftcommand "github.com/aiondb/aiondb-ha/fsm/command"
+	"github.com/aiondb/aiondb-ha/internal/logview"
 	"github.com/aiondb/aiondb-ha/internal/term"
 	"github.com/aiondb/aiondb-ha/jsonlstore"
 	"github.com/aiondb/aiondb-ha/logstore"
@@ -77,70 +76,36 @@ func setupLogCat(fs *flag.FlagSet) runner {
 	}
 }
 
-// entryBody is an entry as JSON. Of command, text and data_base64 at most one
-// is there: the command, where the payload is one.
-type entryBody struct {
-	Index      uint64          `json:"index"`
-	Term       uint64          `json:"term"`
-	Type       string          `json:"type"`
-	AppendedAt *time.Time      `json:"appended_at,omitempty"`
-	Command    json.RawMessage `json:"command,omitempty"`
-	Text       string          `json:"text,omitempty"`
-	Data       []byte          `json:"data_base64,omitempty"`
-}
-
+// writeEntry writes one entry on a line.
 func writeEntry(out *bufio.Writer, in *input, l *raft.Log, style term.Style) error {
-	body := entryBody{Index: l.Index, Term: l.Term, Type: entryType(l.Type)}
-	if !l.AppendedAt.IsZero() {
-		body.AppendedAt = &l.AppendedAt
-	}
-	c, err := raftcommand.Decode(l.Data)
-	isCommand := l.Type == raft.LogCommand && err == nil
-	switch {
-	case isCommand && raftcommand.IsCanonical(l.Data):
-		body.Command = l.Data
-	case len(l.Data) == 0:
-	case utf8.Valid(l.Data):
-		body.Text = string(l.Data)
-	default:
-		body.Data = l.Data
-	}
+	line := logview.Append(nil, l)
 	if in.json {
-		line, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(append(line, '\n'))
+		_, err := out.Write(append(line, '\n'))
 		return err
 	}
-	what := style.Dim(body.Type)
-	switch {
-	case isCommand:
+	var view struct {
+		Type    string
+		Servers []struct{ ID, Address, Suffrage string }
+	}
+	if err := json.Unmarshal(line, &view); err != nil {
+		return fmt.Errorf("entry %d cannot be shown: %w", l.Index, err)
+	}
+	what := style.Dim(view.Type)
+	if c, err := raftcommand.Decode(l.Data); l.Type == raft.LogCommand && err == nil {
 		what = describe(c)
-	case len(l.Data) > 0:
+	} else if len(view.Servers) > 0 {
+		for i, s := range view.Servers {
+			what += fmt.Sprintf("%s %s %s at %s", strings.Repeat(",", min(i, 1)), strings.ToLower(term.Safe(s.Suffrage)), term.Safe(s.ID), term.Safe(s.Address))
+		}
+	} else if len(l.Data) > 0 {
 		what += " " + shorten(l.Data)
 	}
 	at := strings.Repeat(" ", len(time.DateTime))
-	if body.AppendedAt != nil {
-		at = body.AppendedAt.Local().Format(time.DateTime)
+	if !l.AppendedAt.IsZero() {
+		at = l.AppendedAt.Local().Format(time.DateTime)
 	}
-	_, err = fmt.Fprintf(out, "%10d  term %-6d %s  %s\n", l.Index, l.Term, style.Dim(at), what)
+	_, err := fmt.Fprintf(out, "%10d  term %-6d %s  %s\n", l.Index, l.Term, style.Dim(at), what)
 	return err
-}
-
-// entryType names a kind of entry; most are Raft's own business.
-func entryType(t raft.LogType) string {
-	switch t {
-	case raft.LogCommand:
-		return "command"
-	case raft.LogNoop:
-		return "noop"
-	case raft.LogBarrier:
-		return "barrier"
-	case raft.LogConfiguration:
-		return "configuration"
-	}
-	return "type " + strconv.Itoa(int(t))
 }
 
 // describe writes a command for people.

@@ -5,7 +5,12 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 )
+
+// bodyTimeout is how long a request with a body may take to send it. It is
+// longer than MaxTimeout because it also ends the waiting for the answer.
+const bodyTimeout = MaxTimeout + 30*time.Second
 
 // Guard wraps a handler with what every answer of a node needs on a machine
 // that also runs a browser:
@@ -35,6 +40,10 @@ func Guard(next http.Handler) http.Handler {
 			writeError(w, http.StatusForbidden, errorBody{Code: CodeForbidden,
 				Error: "a page of another site may not change anything here"})
 			return
+		}
+		if r.Body != nil && r.Body != http.NoBody {
+			// Not every ResponseWriter can; then the server's own limit holds.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	ha "github.com/aiondb/aiondb-ha"
 )
@@ -36,7 +37,7 @@ func (l *loader) addresses(out *Settings) {
 	}
 	out.APIAddr = l.listen("api-addr", "127.0.0.1", port, apiPortOffset)
 	out.DataAddr = l.listen("data-addr", host, port, dataPortOffset)
-	if out.APIAddr != "" && out.APIAddr == out.DataAddr {
+	if out.APIAddr != "" && out.APIAddr == out.DataAddr && !strings.HasSuffix(out.APIAddr, ":0") {
 		_, where := l.setting("data-addr")
 		l.faults.add("%s: the data address %s is also the API's: give it a port of its own", where, out.DataAddr)
 	}

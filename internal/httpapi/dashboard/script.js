@@ -90,6 +90,7 @@
     const box = $("stale");
     box.hidden = fresh || !view.lastAnswer;
     if (box.hidden) return;
+    mark($("hero"), "data-tone", "wait"); // it may be so no longer
     box.replaceChildren("No answer from this node since " + clock(view.lastAnswer) + " (" + duration(age) + "). This page shows what was true then.");
     for (const n of view.nodes) {
       if (view.status && n.node_id === view.status.node_id) continue;
