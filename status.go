@@ -2,6 +2,7 @@ package ha
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -99,6 +100,9 @@ func (n *Node) Status() Status {
 		if alive[id] {
 			s.Quorum.Reachable++
 		}
+	}
+	if q := s.Quorum; s.Blocked != "" && q.Reachable < q.Needed {
+		s.Blocked = fmt.Sprintf("no quorum: %d of %d voters reachable, %d needed; %s", q.Reachable, q.Voters, q.Needed, s.Blocked)
 	}
 	return s
 }
