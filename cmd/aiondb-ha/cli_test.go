@@ -197,6 +197,14 @@ func TestValuesComeBackByteForByte(t *testing.T) {
 	if code, _, stderr := c.run(strings.Repeat("x", httpapi.MaxValueLen+1), "kv", "put", "k", "-"); code != 1 || !strings.Contains(stderr, "too large") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
+	for _, name := range []string{"..", ".", "a//b", "/", "ü?#"} { // a ServeMux tidies such paths
+		if code, _, stderr := c.run("", "config", "set", name, "v"); code != 0 {
+			t.Errorf("config set %q: exit %d: %s", name, code, stderr)
+		}
+		if code, stdout, stderr := c.run("", "config", "get", name); code != 0 || stdout != "v\n" {
+			t.Errorf("config get %q: exit %d: %s%s", name, code, stdout, stderr)
+		}
+	}
 	if _, stdout, _ := c.run("", "kv", "list"); strings.Contains(stdout, "\x1b") {
 		t.Errorf("a key reaches the terminal as it is: %q", stdout)
 	}
