@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -347,4 +348,30 @@ func TestSilenceEndsTheStream(t *testing.T) {
 		end.send(appendWelcome(nil, welcome{epoch: 1}))
 		end.ended()
 	}
+}
+
+// A stamp is given back only when the guard has said yes after it came.
+func TestEchoNeedsTheGuard(t *testing.T) {
+	g := newGroup(t, 3)
+	g.start(1)
+	g.must(g.guards[1].Open(1)) // the lease does not run
+	g.must(g.dbs[1].Promote(g.ctx(), failover.Promotion{Epoch: 1, Guard: g.guards[1], Lineage: g.fork(1, 1)}))
+	end, _ := dialNode(t, g, hello{node: 2, epoch: 1}, address(1))
+	next := func() batch {
+		m := end.batch()
+		end.ack(ack{epoch: 1, flushed: 1, stamp: 77})
+		return m
+	}
+	for range 5 {
+		if m := next(); m.echo != 0 {
+			t.Fatalf("an echo without a lease: %+v", m)
+		}
+	}
+	g.guards[1].Extend(1, fencing.NoDeadline)
+	eventually(t, func() string {
+		if next().echo != 77 {
+			return "the echo"
+		}
+		return ""
+	})
 }
