@@ -24,6 +24,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -139,8 +140,6 @@ func newAPI(b Backend, logger hclog.Logger) *api {
 		"POST /v1/shards/transfer": a.shardTransfer,
 		"POST /v1/switchover":      a.switchover,
 		"GET /v1/config":           a.configList,
-		"GET /v1/config/{key}":     a.configGet,
-		"PUT /v1/config/{key}":     a.configPut,
 		"GET /v1/kv":               a.kvList,
 		"GET /metrics":             a.metrics,
 		"GET /{$}":                 a.dashboard,
@@ -156,11 +155,16 @@ func newAPI(b Backend, logger hclog.Logger) *api {
 	return a
 }
 
-// ServeHTTP sends keys to their handler before the mux sees them: the mux would
-// tidy the path "a//b" into another key.
+// ServeHTTP sends keys and names of settings to their handlers before the mux
+// sees them: the mux would tidy the path "a//b" into another key.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v1/kv/"); ok {
-		a.bounded(func(w http.ResponseWriter, r *http.Request) error { return a.kvKey(w, r, rest) }).ServeHTTP(w, r)
+	path := r.URL.EscapedPath()
+	if key, ok := strings.CutPrefix(path, "/v1/kv/"); ok {
+		a.bounded(a.named("key", key, namedRoutes{get: a.kvGet, put: a.kvPut, del: a.kvDelete})).ServeHTTP(w, r)
+		return
+	}
+	if name, ok := strings.CutPrefix(path, "/v1/config/"); ok {
+		a.bounded(a.named("name", name, namedRoutes{get: a.configGet, put: a.configPut})).ServeHTTP(w, r)
 		return
 	}
 	if _, pattern := a.mux.Handler(r); pattern == "" {
@@ -168,6 +172,42 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.mux.ServeHTTP(w, r)
+}
+
+// namedRoutes are what can be done with one key or setting; nil: not possible.
+type namedRoutes struct {
+	get, put, del func(w http.ResponseWriter, r *http.Request, name string) error
+}
+
+// named returns the route of one key or setting, whose name is the rest of the
+// path, still percent-encoded.
+func (a *api) named(what, escaped string, routes namedRoutes) route {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		name, err := url.PathUnescape(escaped)
+		if err != nil {
+			return badRequest("the %s in the path cannot be read: %v", what, err)
+		}
+		if name == "" {
+			return badRequest("the %s in the path is empty; for a list leave the last / out", what)
+		}
+		if len(name) > MaxKeyLen {
+			return failf(http.StatusRequestEntityTooLarge, CodeTooLarge, "the %s has %d bytes: at most %d", what, len(name), MaxKeyLen)
+		}
+		allowed := "GET, HEAD, PUT"
+		if routes.del != nil {
+			allowed += ", DELETE"
+		}
+		switch {
+		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+			return routes.get(w, r, name)
+		case r.Method == http.MethodPut:
+			return routes.put(w, r, name)
+		case r.Method == http.MethodDelete && routes.del != nil:
+			return routes.del(w, r, name)
+		}
+		w.Header().Set("Allow", allowed)
+		return failf(http.StatusMethodNotAllowed, CodeBadRequest, "%s is not possible on a %s: use %s", r.Method, what, allowed)
+	}
 }
 
 // noRoute answers what the mux has no handler for, in JSON.

@@ -87,6 +87,7 @@ func TestWrites(t *testing.T) {
 		{"PUT", "/v1/kv/%00%FF?timeout=2s", "\x00\xfe", command.KvWrite{Key: []byte{0, 0xff}, Value: []byte{0, 0xfe}}},
 		{"PUT", "/v1/kv/none", "", command.KvWrite{Key: []byte("none"), Value: []byte{}}},
 		{"DELETE", "/v1/kv/a", "", command.KvWrite{Key: []byte("a"), Delete: true}},
+		{"PUT", "/v1/config/%2F", "v", command.UpdateConfig{Key: "/", Value: "v"}},
 		{"PUT", "/v1/config/a%2Fb", "ü", command.UpdateConfig{Key: "a/b", Value: "ü"}},
 		{"POST", "/v1/shards/assign", `{"table_id":0,"shard_id":0,"node_id":1}`, command.AssignShard{NodeID: 1}},
 		{"POST", "/v1/shards/transfer", `{"table_id":0,"shard_id":0,"from_node":1,"to_node":2}`, command.TransferShard{FromNode: 1, ToNode: 2}},
@@ -134,7 +135,10 @@ func TestRefusedRequests(t *testing.T) {
 		code               string
 	}{
 		{"GET", "/v2/status", "", 404, CodeNotFound},
-		{"GET", "/v1/config/", "", 404, CodeNotFound},
+		{"GET", "/v1/config/", "", 400, CodeBadRequest},
+		{"DELETE", "/v1/config/a", "", 405, CodeBadRequest},
+		{"PUT", "/v1/config/" + strings.Repeat("k", MaxKeyLen+1), "v", 413, CodeTooLarge},
+		{"PUT", "/v1/config/%FF", "v", 400, CodeBadRequest},
 		{"POST", "/v1/status", "", 405, CodeBadRequest},
 		{"POST", "/v1/kv/a", "", 405, CodeBadRequest},
 		{"GET", "/v1/switchover", "", 405, CodeBadRequest},

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"encoding/base64"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,30 +36,6 @@ func textOrBase64(raw []byte) (text, encoded *string) {
 	}
 	s := base64.StdEncoding.EncodeToString(raw)
 	return nil, &s
-}
-
-// kvKey serves one key; escaped is the rest of the path, still percent-encoded.
-func (a *api) kvKey(w http.ResponseWriter, r *http.Request, escaped string) error {
-	key, err := url.PathUnescape(escaped)
-	if err != nil {
-		return badRequest("the key in the path cannot be read: %v", err)
-	}
-	if key == "" {
-		return badRequest("the key is empty: want /v1/kv/KEY, or /v1/kv?prefix= for a list")
-	}
-	if len(key) > MaxKeyLen {
-		return failf(http.StatusRequestEntityTooLarge, CodeTooLarge, "the key has %d bytes: at most %d", len(key), MaxKeyLen)
-	}
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		return a.kvGet(w, r, key)
-	case http.MethodPut:
-		return a.kvPut(w, r, key)
-	case http.MethodDelete:
-		return a.kvDelete(w, r, key)
-	}
-	w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
-	return failf(http.StatusMethodNotAllowed, CodeBadRequest, "%s is not possible on a key: use GET, PUT or DELETE", r.Method)
 }
 
 func (a *api) kvGet(w http.ResponseWriter, r *http.Request, key string) error {
@@ -172,7 +147,7 @@ func (a *api) configList(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, answer)
 }
 
-func (a *api) configGet(w http.ResponseWriter, r *http.Request) error {
+func (a *api) configGet(w http.ResponseWriter, r *http.Request, name string) error {
 	q, err := parse(r, "stale")
 	if err != nil {
 		return err
@@ -181,7 +156,7 @@ func (a *api) configGet(w http.ResponseWriter, r *http.Request) error {
 		fsm.Setting
 		fsm.Freshness
 	}
-	answer.Key = r.PathValue("key")
+	answer.Key = name
 	found := false
 	answer.Freshness, err = a.read(r, q, func(s *fsm.State) {
 		answer.Value, found = s.Config(answer.Key)
@@ -195,21 +170,17 @@ func (a *api) configGet(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, answer)
 }
 
-func (a *api) configPut(w http.ResponseWriter, r *http.Request) error {
+func (a *api) configPut(w http.ResponseWriter, r *http.Request, name string) error {
 	q, err := parse(r)
 	if err != nil {
 		return err
-	}
-	key := r.PathValue("key")
-	if len(key) > MaxKeyLen {
-		return failf(http.StatusRequestEntityTooLarge, CodeTooLarge, "the name has %d bytes: at most %d", len(key), MaxKeyLen)
 	}
 	value, err := readBody(w, r, MaxValueLen)
 	if err != nil {
 		return err
 	}
-	if !utf8.ValidString(key) || !utf8.Valid(value) {
+	if !utf8.ValidString(name) || !utf8.Valid(value) {
 		return badRequest("a setting is text: name and value must be UTF-8")
 	}
-	return a.propose(w, r, q, command.UpdateConfig{Key: key, Value: string(value)})
+	return a.propose(w, r, q, command.UpdateConfig{Key: name, Value: string(value)})
 }
