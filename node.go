@@ -135,9 +135,9 @@ func (n *Node) Guard() *fencing.Guard { return n.guard }
 // /metrics and the dashboard. It does not authenticate; serve it on loopback.
 func (n *Node) Handler() http.Handler { return n.handler }
 
-// Switchover hands the primacy to another node, NoNode for the best replica.
-// It may be called on any node. It returns nil when the old primary has handed
-// over; that the new one has been promoted shows in Status and Events.
+// Switchover hands the primacy to another node, NoNode for the best replica. It
+// may be called on any node. It returns nil when the old primary knows the new
+// one to be primary; this node may hear of it a moment later.
 func (n *Node) Switchover(ctx context.Context, to protocol.NodeID) error {
 	return n.atLeader(ctx, "switchover", func(ctx context.Context) error {
 		return n.driver.Load().Switchover(ctx, to)
