@@ -88,10 +88,10 @@ func (rd *reader) poke() {
 func (j *journal) after(seq uint64) []Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	first := j.last - uint64(len(j.ring)) + 1
-	if seq+1 > first {
-		first = seq + 1
+	if seq >= j.last {
+		return nil
 	}
+	first := max(seq+1, j.last-uint64(len(j.ring))+1)
 	var out []Record
 	for s := first; s <= j.last; s++ {
 		out = append(out, j.ring[(s-1)%JournalSize])
