@@ -34,6 +34,9 @@ func TestChaos(t *testing.T) {
 func chaos(t *testing.T, seed uint64, n int) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	net := newNetwork(t, n)
+	if seed/2%2 == 1 {
+		net.rough = rand.New(rand.NewPCG(seed, 1))
+	}
 	defer net.stop()
 	for _, id := range net.ids() {
 		net.start(id)
@@ -88,6 +91,9 @@ func chaos(t *testing.T, seed uint64, n int) {
 	}
 	close(done)
 	<-writing
+	net.mu.Lock()
+	net.rough = nil
+	net.mu.Unlock()
 	for _, id := range net.ids() {
 		net.isolate(id, false)
 		if !net.nodes[id].isUp() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,8 +30,29 @@ type network struct {
 	ledger
 	written int
 
-	mu  sync.Mutex
-	cut map[[2]protocol.NodeID]bool
+	mu    sync.Mutex
+	cut   map[[2]protocol.NodeID]bool
+	rough *rand.Rand // messages are delayed, lost and repeated by it; nil: they are not
+}
+
+// delay is how long something takes on a rough day.
+func (net *network) delay() time.Duration {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	if net.rough == nil {
+		return 0
+	}
+	d := net.rough.IntN(3000)
+	if net.rough.IntN(10) == 0 {
+		d *= 40
+	}
+	return time.Duration(d) * time.Microsecond
+}
+
+func (net *network) chance(oneIn int) bool {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	return net.rough != nil && net.rough.IntN(oneIn) == 0
 }
 
 type node struct {
@@ -308,21 +330,27 @@ const latency = 300 * time.Microsecond
 
 // Call carries a message there and back through its encoding.
 func (p *peers) Call(ctx context.Context, to protocol.NodeID, m protocol.Message) (protocol.Message, error) {
-	time.Sleep(latency)
+	time.Sleep(latency + p.net.delay())
 	target := p.net.nodes[to]
-	if !p.net.connected(p.id, to) {
+	if !p.net.connected(p.id, to) || p.net.chance(20) {
 		return nil, errors.New("unreachable")
 	}
 	request, err := recode(m)
 	if err != nil {
 		return nil, err
 	}
+	if p.net.chance(20) { // once more, later
+		go func() {
+			time.Sleep(10 * p.net.delay())
+			_, _ = target.driver.HandleMessage(context.Background(), p.id, request)
+		}()
+	}
 	reply, err := target.driver.HandleMessage(ctx, p.id, request)
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(latency)
-	if !p.net.connected(p.id, to) {
+	time.Sleep(latency + p.net.delay())
+	if !p.net.connected(p.id, to) || p.net.chance(20) {
 		return nil, errors.New("unreachable")
 	}
 	return recode(reply)

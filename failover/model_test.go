@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/aiondb/aiondb-ha/failover"
-	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -83,7 +82,7 @@ func (db *modelDB) enter() func() {
 
 func (db *modelDB) Promote(ctx context.Context, p failover.Promotion) error {
 	defer db.enter()()
-	time.Sleep(2 * time.Millisecond)
+	time.Sleep(2*time.Millisecond + db.net.delay())
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	switch {
@@ -94,6 +93,7 @@ func (db *modelDB) Promote(ctx context.Context, p failover.Promotion) error {
 	case p.Epoch < db.fence:
 		return errFenced
 	}
+	db.net.oneGuard(db.id)
 	db.promotion, db.held = &p, false
 	return nil
 }
@@ -223,5 +223,17 @@ func (l *ledger) ack(value string, epoch protocol.Epoch) {
 	l.acked = append(l.acked, value)
 }
 
+// oneGuard checks, at a promotion, that no other node may speak (I1).
+func (net *network) oneGuard(promoted protocol.NodeID) {
+	for _, id := range net.others(promoted) {
+		if nd := net.nodes[id]; nd.isUp() {
+			if epoch, open := nd.guard.Epoch(); open {
+				net.ledger.mu.Lock()
+				net.faults = append(net.faults, fmt.Sprintf("node %d is promoted while the guard of node %d is open in epoch %d", promoted, id, epoch))
+				net.ledger.mu.Unlock()
+			}
+		}
+	}
+}
+
 var _ failover.WriteStopper = (*modelDB)(nil)
-var _ = fencing.NoDeadline
