@@ -31,7 +31,10 @@ func Open(dir string, opts ...Option) (*Store, error) {
 		dir: filepath.Clean(dir), fs: o.fs, logger: o.logger, maxEntry: o.maxEntry, metrics: newMetricKeys(),
 	}}
 	if err := op.run(); err != nil {
-		return nil, errors.Join(err, op.undo())
+		if undoErr := op.undo(); undoErr != nil {
+			err = fmt.Errorf("%w (and what was begun could not be taken back: %w)", err, undoErr)
+		}
+		return nil, err
 	}
 	return op.s, nil
 }

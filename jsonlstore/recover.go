@@ -134,9 +134,9 @@ func (op *opening) repairTail() error {
 // the same, so a crash in between changes nothing. No earlier batch can be in
 // that state: a failed sync is the last thing a store does.
 func (op *opening) rewriteLastBatch() error {
-	buf := make([]byte, readChunk)
+	buf := make([]byte, min(readChunk, op.log.end-op.scan.batchAt))
 	for at := op.scan.batchAt; at < op.log.end; {
-		n, err := op.file.ReadAt(buf[:min(readChunk, op.log.end-at)], at)
+		n, err := op.file.ReadAt(buf[:min(int64(len(buf)), op.log.end-at)], at)
 		if n == 0 {
 			return err
 		}

@@ -1,0 +1,153 @@
+package jsonlstore
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs/memfs"
+	"github.com/aiondb/aiondb-ha/logstore"
+	"github.com/aiondb/aiondb-ha/logstore/storetest"
+)
+
+// fuzzMaxEntry keeps lines short, so that the bound is met.
+const fuzzMaxEntry = 1 << 12
+
+// FuzzOpen opens whatever a log file may hold. It either opens, and then is a
+// contiguous log that works on and opens again the same; or it is refused with
+// nothing changed.
+func FuzzOpen(f *testing.F) {
+	sm := makeSample(f)
+	f.Add(sm.log)
+	f.Add(sm.log[:len(sm.log)-20])
+	f.Add(bytes.Replace(sm.log, []byte(`"term":1`), []byte(`"term":2`), 1))
+	for _, name := range []string{"full", "trimmed_front"} {
+		text, err := os.ReadFile(filepath.Join("testdata", "interop", name, LogFile))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte("{\"index\":1,\"term\":1,\"command\":\"Noop\"}"))
+	f.Add([]byte("\x00\x00\x00\n{\"index\":5"))
+	f.Add(bytes.Repeat([]byte("["), 20_000))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		fs := memfs.New()
+		fs.Put(memLog, log)
+		before := fs.Files()
+		s, err := Open(memDir, withFS(fs), WithMaxEntrySize(fuzzMaxEntry))
+		r, verifyErr := Verify(memDir, withFS(fs), WithMaxEntrySize(fuzzMaxEntry))
+		if verifyErr != nil {
+			t.Fatal(verifyErr)
+		}
+		if err != nil {
+			if !errors.Is(err, logstore.ErrCorrupt) || r.OK() {
+				t.Fatalf("Open: %v; Verify: %+v", err, r)
+			}
+			if !maps.EqualFunc(before, fs.Files(), bytes.Equal) {
+				t.Fatal("the failing Open changed something")
+			}
+			return
+		}
+		first, _ := s.FirstIndex()
+		last, _ := s.LastIndex()
+		for i := first; i <= last && i > 0; i++ {
+			var l raft.Log
+			if err := s.GetLog(i, &l); err != nil && !errors.Is(err, logstore.ErrCorrupt) || err == nil && l.Index != i {
+				t.Fatalf("GetLog(%d) = %+v, %v", i, l, err)
+			}
+		}
+		if last < logstore.MaxIndex {
+			if err := s.StoreLog(&raft.Log{Index: last + 1, Term: 3}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(memDir, withFS(fs.CrashClone(memfs.LoseEverything)), WithMaxEntrySize(fuzzMaxEntry))
+		if err != nil {
+			t.Fatalf("opening once more: %v", err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzState reads whatever a state file may hold. What is taken for a state
+// comes back the same after it is written.
+func FuzzState(f *testing.F) {
+	for _, name := range []string{"full", "fresh_vote"} {
+		text, err := os.ReadFile(filepath.Join("testdata", "interop", name, StateFile))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	st := &stableState{values: map[string][]byte{"a": []byte("b"), logstore.KeyLastVoteCand: []byte("1@a")}, commit: 4}
+	f.Add(encodeState(st))
+	putUint64(st.values, logstore.KeyCurrentTerm, 0)
+	putUint64(st.values, logstore.KeyLastVoteTerm, 3)
+	f.Add(encodeState(st))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		st, err := decodeState(text)
+		if err != nil {
+			return
+		}
+		for _, key := range []string{logstore.KeyCurrentTerm, logstore.KeyLastVoteTerm} {
+			if val, ok := st.values[key]; ok && len(val) != 8 {
+				t.Fatalf("%s = %q", key, val)
+			}
+		}
+		again, err := decodeState(encodeState(st))
+		if err != nil {
+			t.Fatalf("what was written does not read: %v", err)
+		}
+		if again.commit != st.commit || !maps.EqualFunc(again.values, st.values, bytes.Equal) {
+			t.Fatalf("%+v came back as %+v", st, again)
+		}
+	})
+}
+
+// FuzzLine reads whatever a line may hold. What is taken for an entry comes
+// back the same after it is written.
+func FuzzLine(f *testing.F) {
+	for _, l := range storetest.Samples() {
+		if len(l.Data) < 1000 {
+			f.Add(appendLine(nil, l, 0, 0))
+		}
+	}
+	f.Add(appendLine(nil, &raft.Log{Index: 9}, 3, 7))
+	f.Add([]byte(`{"index":1,"term":1,"command":{"New":{}}}`))
+	f.Add([]byte(` {"term" : 1, "command":"Noop" , "index": 12 } `))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := parseLine(text)
+		if err != nil {
+			return
+		}
+		var l, again raft.Log
+		if err := p.fill(&l); err != nil {
+			return
+		}
+		line := appendLine(nil, &l, p.commit, p.batch)
+		if bytes.IndexByte(line, '\n') != len(line)-1 {
+			t.Fatalf("%q is not one line", line)
+		}
+		q, err := parseLine(line)
+		if err != nil {
+			t.Fatalf("%q was written as %q: %v", text, line, err)
+		}
+		if err := q.fill(&again); err != nil {
+			t.Fatalf("%q was written as %q: %v", text, line, err)
+		}
+		if !storetest.Same(&l, &again) || q.commit != p.commit || q.batch != p.batch {
+			t.Fatalf("%+v came back as %+v", l, again)
+		}
+	})
+}
