@@ -375,3 +375,21 @@ func TestEchoNeedsTheGuard(t *testing.T) {
 		return ""
 	})
 }
+
+// A log that ends in a newer epoch is not cut to an older timeline: whoever
+// says so is behind.
+func TestOlderTimelineIsNotFollowed(t *testing.T) {
+	g := newGroup(t, 3)
+	g.preload(2, 1, 1, 3)
+	primary := newFakePrimary(t)
+	g.must(g.dbs[2].Demote(g.ctx(), failover.Demotion{Epoch: 2, Primary: 1, Address: primary.addr(), Lineage: lineageOf(2, 1, 1)}))
+	eventually(t, func() string {
+		if s := g.dbs[2].Status(); !strings.Contains(s.Blocked, ErrStaleEpoch.Error()) {
+			return "the refusal"
+		}
+		return ""
+	})
+	if p := g.position(2); p != (protocol.Position{Timeline: 3, LSN: 3}) {
+		t.Fatal(p)
+	}
+}
