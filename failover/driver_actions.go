@@ -36,7 +36,9 @@ func (d *Driver) perform(action Action) {
 			return EpochBegun{Attempt: a.Attempt, Epoch: epoch}, err
 		})
 	case Prepare:
-		d.attempt(2*d.timing.DatabaseTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
+		// Bounded like a ballot, not like a promotion: a node whose disk or
+		// database hangs must hand on soon.
+		d.attempt(2*d.timing.BallotTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
 			position, err := d.promise(ctx, a.Epoch, d.cfg.Local)
 			return Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
 				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local)}, err

@@ -9,8 +9,10 @@ import (
 
 // Database is what an embedding server implements: the data plane, told when
 // to promote, to demote and to refuse. Calls come from one goroutine at a time,
-// except that Fence and Position may run beside Promote and Demote; an
-// implementation must be safe for that.
+// except that Fence and Position may run beside Promote and Demote and beside
+// each other; an implementation must be safe for that. Every call has a
+// deadline in its context. Fence and Position stand in the path of every
+// ballot: they should take milliseconds.
 type Database interface {
 	// Position returns the timeline of the last record in the node's WAL and
 	// its flushed LSN. It must never return more than is durable.
@@ -34,7 +36,7 @@ type Database interface {
 	// and it follows d.Primary as soon as one is named. It is called at start,
 	// on losing the primacy, and again whenever another primary, another
 	// address of it, or another lineage becomes known. Calling it twice with
-	// the same argument changes nothing.
+	// the same argument changes nothing. After an error it is called again.
 	Demote(ctx context.Context, d Demotion) error
 }
 
