@@ -1,19 +1,19 @@
 // Package failover decides which node is primary, and sees to it that the
 // node's database is, or is not.
 //
-//	 Raft's leadership ─┐   ballots, notices ─┐   timeline history ─┐   health ─┐
-//	                    ▼                     ▼                     ▼           ▼
-//	        ┌───────────────────────────────────────────────────────────────────────┐
-//	        │ Driver: goroutines, deadlines, disk, network                          │
-//	        │    │ inputs, each with the time          ▲ actions                    │
-//	        │    ▼                                     │                            │
-//	        │ Orchestrator: a plain state machine ─────┘                            │
-//	        └───────────────────────────────────────────────────────────────────────┘
-//	            │              │                 │                  │
-//	            ▼              ▼                 ▼                  ▼
-//	  fencing.Floor, Guard   Database        Consensus, Peers     journal
-//	  (who may speak)        (promote,       (commit, transfer,   (why it
-//	                          demote, fence)  ask for ballots)     happened)
+//	Raft's leadership ─┐   ballots, notices ─┐   timeline history ─┐   health ─┐
+//	                   ▼                     ▼                     ▼           ▼
+//	       ┌───────────────────────────────────────────────────────────────────────┐
+//	       │ Driver: goroutines, deadlines, disk, network                          │
+//	       │    │ inputs, each with the time          ▲ actions                    │
+//	       │    ▼                                     │                            │
+//	       │ Orchestrator: a plain state machine ─────┘                            │
+//	       └───────────────────────────────────────────────────────────────────────┘
+//	           │              │                 │                  │
+//	           ▼              ▼                 ▼                  ▼
+//	 fencing.Floor, Guard   Database        Consensus, Peers     journal
+//	 (who may speak)        (promote,       (commit, transfer,   (why it
+//	                         demote, fence)  ask for ballots)     happened)
 //
 // The path of a failover, on the node that Raft elects:
 //
