@@ -92,7 +92,9 @@ type DB struct {
 
 	// append is held while the log is written, flushed or cut, and by Fence
 	// for a moment. Whoever writes checks its right to under this lock. It is
-	// taken before mu.
+	// taken before mu. Neither is held while anything but the last word of a DB
+	// that fails is logged: whoever reads
+	// the log may be slow.
 	append ctxLock
 
 	flushed   signal // more is flushed, or committed: senders look again
@@ -179,7 +181,7 @@ func (db *DB) Close() error {
 		db.endTerm(ErrClosed)
 		db.stopFollowing()
 		for conn := range db.conns {
-			conn.Close()
+			hangUp(conn)
 		}
 		db.mu.Unlock()
 		db.cancel(ErrClosed)
@@ -208,14 +210,16 @@ func (db *DB) usable() error {
 // fail latches the DB: whatever it was, it is that no more.
 func (db *DB) fail(err error) {
 	db.mu.Lock()
-	defer db.mu.Unlock()
-	if db.failed != nil || db.closed {
-		return
+	first := db.failed == nil && !db.closed
+	if first {
+		db.failed = err
+		db.endTerm(err)
+		db.stopFollowing()
 	}
-	db.failed = err
-	db.log.Error("the database has stopped", "error", err)
-	db.endTerm(err)
-	db.stopFollowing()
+	db.mu.Unlock()
+	if first {
+		db.log.Error("the database has stopped", "error", err)
+	}
 }
 
 // writeLog appends under the append lock the caller holds, and latches the DB

@@ -111,11 +111,15 @@ func (f *follower) session() error {
 	if err != nil {
 		return fmt.Errorf("connect to node %d at %s: %w", f.primary, f.address, err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(f.ctx, func() { conn.Close() })()
-	position, err := f.cut()
+	defer hangUp(conn)
+	defer context.AfterFunc(f.ctx, func() { hangUp(conn) })()
+	from, position, err := f.cut()
 	if err != nil {
 		return err
+	}
+	if from != position {
+		f.db.log.Warn("cut off what the primary's timeline does not have; it was never acknowledged",
+			"epoch", f.epoch, "from", from, "to", position)
 	}
 	s := &replicaStream{follower: f, conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 	if err := s.greet(position); err != nil {
@@ -129,43 +133,42 @@ func (f *follower) session() error {
 }
 
 // cut cuts off what this log does not have in common with the timeline about
-// to be followed, durably, and returns the position after that. It gives up
-// rather than cut anything known to be committed.
-func (f *follower) cut() (protocol.Position, error) {
+// to be followed, durably, and returns the positions before and after. It
+// gives up rather than cut anything known to be committed.
+func (f *follower) cut() (from, to protocol.Position, err error) {
 	db := f.db
 	if err := db.append.lock(f.ctx); err != nil {
-		return protocol.Position{}, err
+		return from, to, err
 	}
 	defer db.append.unlock()
 	if err := f.mayWrite(); err != nil {
-		return protocol.Position{}, err
+		return from, to, err
 	}
 	last, err := db.wal.position()
 	if err != nil {
-		return last, err
+		return last, last, err
 	}
 	if last.Timeline > f.epoch {
-		return last, fmt.Errorf("%w: this log ends in epoch %d, the primary is of epoch %d: %w", ErrStaleEpoch, last.Timeline, f.epoch, errGiveUp)
+		return last, last, fmt.Errorf("%w: this log ends in epoch %d, the primary is of epoch %d: %w", ErrStaleEpoch, last.Timeline, f.epoch, errGiveUp)
 	}
 	common := f.lineage.CommonPrefix(db.wal.ownLineage())
 	db.mu.Lock()
 	commit := db.commit
 	db.mu.Unlock()
 	if common < commit {
-		return last, fmt.Errorf("%w (%w)", &DivergedError{Epoch: f.epoch, Common: common, Commit: commit}, errGiveUp)
+		return last, last, fmt.Errorf("%w (%w)", &DivergedError{Epoch: f.epoch, Common: common, Commit: commit}, errGiveUp)
 	}
 	if common == last.LSN {
-		return last, nil
+		return last, last, nil
 	}
-	db.log.Warn("cutting what the primary's timeline does not have: it was never acknowledged",
-		"epoch", f.epoch, "from", last, "to", common)
 	if err := db.wal.truncate(common); err != nil {
 		if errors.Is(err, ErrFailed) {
 			db.fail(err)
 		}
-		return last, err
+		return last, last, err
 	}
-	return db.wal.position()
+	to, err = db.wal.position()
+	return last, to, err
 }
 
 // replicaStream is the replica's end of a connection.

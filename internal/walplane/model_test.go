@@ -259,7 +259,7 @@ func (m *model) check(db *DB) {
 // the primary that comes of it.
 func TestModel(t *testing.T) {
 	seed := *modelSeed
-	rounds := 12
+	rounds := 6
 	if seed != 0 {
 		rounds = 1
 	} else {

@@ -223,6 +223,8 @@ func (db *DB) Age() (time.Duration, error) {
 func (t *term) watch() {
 	tick := time.NewTicker(t.db.cfg.KeepAlive)
 	defer tick.Stop()
+	t.db.log.Info("primary", "epoch", t.epoch, "begin", t.begin)
+	defer func() { t.db.log.Info("no longer primary", "epoch", t.epoch, "cause", context.Cause(t.ctx)) }()
 	guarded := context.Background() // until the guard is open
 	for {
 		if guarded.Done() == nil {

@@ -131,7 +131,6 @@ func (db *DB) begin(p failover.Promotion) error {
 	db.advanceCommit(t)
 	db.wg.Go(t.write)
 	db.wg.Go(t.watch)
-	db.log.Info("primary", "epoch", p.Epoch, "begin", begin.lsn)
 	return nil
 }
 

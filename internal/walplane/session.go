@@ -27,7 +27,7 @@ func (db *DB) listen() {
 		conn, err := db.cfg.Listener.Accept()
 		if errors.Is(err, net.ErrClosed) || db.ctx.Err() != nil {
 			if conn != nil {
-				conn.Close()
+				hangUp(conn)
 			}
 			return
 		}
@@ -42,7 +42,7 @@ func (db *DB) listen() {
 			continue
 		}
 		if !db.keep(conn) {
-			conn.Close()
+			hangUp(conn)
 			continue
 		}
 		db.wg.Go(func() {
@@ -65,10 +65,19 @@ func (db *DB) keep(conn net.Conn) bool {
 }
 
 func (db *DB) drop(conn net.Conn) {
-	conn.Close()
+	hangUp(conn)
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	delete(db.conns, conn)
+}
+
+// hangUp closes a connection without a word. A TLS connection would want to say
+// goodbye first, and wait seconds for a peer that is stopped.
+func hangUp(conn net.Conn) {
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		c.NetConn().Close()
+	}
+	conn.Close()
 }
 
 // session is the primary's end of one replica's stream.
@@ -126,11 +135,11 @@ func (db *DB) serve(conn net.Conn) error {
 	go func() {
 		err := s.readAcks()
 		close(s.done)
-		conn.Close()
+		hangUp(conn)
 		reading <- err
 	}()
 	err = s.stream()
-	conn.Close()
+	hangUp(conn)
 	return errors.Join(err, <-reading)
 }
 
@@ -153,7 +162,7 @@ func (s *session) enter(db *DB, h hello) error {
 		return fmt.Errorf("your log ends at %v, which is not in this one: cut it to the lineage first", h.position)
 	}
 	if old := t.sessions[h.node]; old != nil {
-		old.conn.Close()
+		hangUp(old.conn)
 	}
 	s.t = t
 	t.sessions[h.node] = s

@@ -129,7 +129,6 @@ func TestCommittedIsNeverCut(t *testing.T) {
 
 // Every batch is checked, not only the hello.
 func TestBatchesThatAreRefused(t *testing.T) {
-	type E = protocol.Epoch
 	good := record{epoch: 5, lsn: 4, kind: kindPut, key: []byte("k")}
 	with := func(change func(*record)) []record {
 		r := good

@@ -86,9 +86,8 @@ func (db *DB) endTerm(cause error) {
 	db.term = nil
 	t.cancel(cause)
 	for _, s := range t.sessions {
-		s.conn.Close()
+		hangUp(s.conn)
 	}
-	db.log.Info("no longer primary", "epoch", t.epoch, "cause", cause)
 }
 
 // alive reports whether t is the current term and above the fence. The caller
