@@ -92,9 +92,8 @@ type DB struct {
 
 	// append is held while the log is written, flushed or cut, and by Fence
 	// for a moment. Whoever writes checks its right to under this lock. It is
-	// taken before mu. Neither is held while anything but the last word of a DB
-	// that fails is logged: whoever reads
-	// the log may be slow.
+	// taken before mu. Neither is held while something is logged (but for the
+	// last word of a DB that fails): whoever reads the log may be slow.
 	append ctxLock
 
 	flushed   signal // more is flushed, or committed: senders look again
