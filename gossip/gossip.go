@@ -193,7 +193,11 @@ func Start(config Config) (*Gossip, error) {
 		cancel()
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	if g.list, err = memberlist.Create(conf); err != nil {
+	inward := newGate(config.Transport)
+	conf.Transport = inward
+	g.list, err = memberlist.Create(conf)
+	inward.open()
+	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("gossip: %w", errors.Join(err, config.Transport.Shutdown()))
 	}
