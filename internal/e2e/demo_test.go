@@ -151,11 +151,22 @@ func checkVerdict(t *testing.T, v democluster.Verdict, stderr string) {
 	t.Logf("%+v", v)
 }
 
+// failed ends the test with what the demo and, if it kept them, its nodes said.
+func (d *demo) failed(t *testing.T, stdout string, code int) {
+	t.Helper()
+	logs, _ := filepath.Glob(filepath.Join(verdict(t, stdout).Dir, "node-*.log"))
+	for _, path := range logs {
+		log, _ := os.ReadFile(path)
+		t.Logf("%s (its end):\n%s", filepath.Base(path), log[max(0, len(log)-logTail):])
+	}
+	t.Fatalf("status %d: %s\n%s", code, d.stderr, stdout)
+}
+
 func TestDemo(t *testing.T) {
 	d := startDemo(t, "--once", "--json")
 	stdout, code := d.wait(t)
 	if code != 0 {
-		t.Fatalf("status %d: %s\n%s", code, d.stderr, stdout)
+		d.failed(t, stdout, code)
 	}
 	checkVerdict(t, verdict(t, stdout), d.stderr.String())
 	d.nothingLeft(t, true)
@@ -179,7 +190,7 @@ func TestTwoDemosSideBySide(t *testing.T) {
 	both.Wait()
 	for i, d := range demos {
 		if codes[i] != 0 {
-			t.Fatalf("demo %d: status %d: %s\n%s", i, codes[i], d.stderr, outs[i])
+			d.failed(t, outs[i], codes[i])
 		}
 		checkVerdict(t, verdict(t, outs[i]), d.stderr.String())
 		d.nothingLeft(t, true)

@@ -19,6 +19,9 @@ import (
 // detector when the tests are.
 var binary string
 
+// logTail is how much of a node's log is shown when a test has failed, bytes.
+const logTail = 12000
+
 // runTimeout bounds a command that is expected to end by itself.
 const runTimeout = 90 * time.Second
 
@@ -69,11 +72,13 @@ func newCluster(t *testing.T, nodes int) *democluster.Cluster {
 			if errors.Is(err, os.ErrNotExist) {
 				continue
 			}
-			if bytes.Contains(log, []byte("DATA RACE")) || bytes.Contains(log, []byte("\npanic: ")) {
-				t.Errorf("node %d: a data race or a panic, see its log", n.ID)
+			for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+				if at := bytes.Index(log, []byte(bad)); at >= 0 {
+					t.Errorf("log of node %d:\n%s", n.ID, log[at:min(at+logTail, len(log))])
+				}
 			}
 			if t.Failed() {
-				t.Logf("log of node %d (its end):\n%s", n.ID, log[max(0, len(log)-8000):])
+				t.Logf("log of node %d (its end):\n%s", n.ID, log[max(0, len(log)-logTail):])
 			}
 		}
 	})
