@@ -1,6 +1,7 @@
 package jsonlstore
 
 import (
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,8 @@ import (
 // slowFS lets a sync wait until it is told to go on.
 type slowFS struct {
 	vfs.FS
-	gate chan struct{} // nil: no waiting
+	gate   chan struct{}  // a sync waits for it; nil: no waiting
+	onRead func(at int64) // called before each read; nil: nothing
 }
 
 func (s *slowFS) OpenReadWrite(name string) (vfs.File, error) {
@@ -32,6 +34,130 @@ func (f slowFile) Sync() error {
 		<-f.fs.gate
 	}
 	return f.File.Sync()
+}
+
+func (f slowFile) ReadAt(p []byte, at int64) (int, error) {
+	if f.fs.onRead != nil {
+		f.fs.onRead(at)
+	}
+	return f.File.ReadAt(p, at)
+}
+
+// TestReaderOvertakenByTruncation cuts the tail and writes other entries in its
+// place just before a reader gets to the bytes: it must not return what is not
+// durable yet.
+func TestReaderOvertakenByTruncation(t *testing.T) {
+	mem := memfs.New()
+	if err := mustOpen(t, memDir, withFS(mem)).Close(); err != nil {
+		t.Fatal(err)
+	}
+	fs := &slowFS{FS: mem}
+	s := mustOpen(t, memDir, withFS(fs))
+	for i := range uint64(4) {
+		if err := s.StoreLog(&raft.Log{Index: i + 1, Data: []byte("old")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from, _ := s.snap.Load().span(3)
+	stored := make(chan error, 1)
+	fs.onRead = func(at int64) {
+		if at != from {
+			return
+		}
+		fs.onRead = nil
+		if err := s.DeleteRange(3, 4); err != nil {
+			t.Error(err)
+		}
+		before := mem.Ops()
+		fs.gate = make(chan struct{})
+		go func() { stored <- s.StoreLog(&raft.Log{Index: 3, Data: []byte("new")}) }()
+		for mem.Ops() == before { // until it is written, which needs no time
+			runtime.Gosched()
+		}
+	}
+	var l raft.Log
+	if err := s.GetLog(3, &l); err != raft.ErrLogNotFound { //nolint:errorlint // Raft compares by identity
+		t.Errorf("GetLog = %+v, %v", l, err)
+	}
+	close(fs.gate)
+	if err := <-stored; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GetLog(3, &l); err != nil || string(l.Data) != "new" {
+		t.Errorf("GetLog = %+v, %v", l, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReaderOvertakenByRewrite moves the log to another file just before a
+// reader gets to the bytes.
+func TestReaderOvertakenByRewrite(t *testing.T) {
+	mem := memfs.New()
+	if err := mustOpen(t, memDir, withFS(mem)).Close(); err != nil {
+		t.Fatal(err)
+	}
+	fs := &slowFS{FS: mem}
+	s := mustOpen(t, memDir, withFS(fs))
+	defer s.Close()
+	for i := range uint64(4) {
+		if err := s.StoreLog(&raft.Log{Index: i + 1, Data: []byte{'a' + byte(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs.onRead = func(int64) {
+		fs.onRead = nil
+		if err := s.DeleteRange(1, 2); err != nil {
+			t.Error(err)
+		}
+	}
+	var l raft.Log
+	if err := s.GetLog(4, &l); err != nil || string(l.Data) != "d" {
+		t.Errorf("GetLog = %+v, %v", l, err)
+	}
+}
+
+// TestOldSnapshotsStayAsTheyAre: a reader's snapshot is not touched by what the
+// writer does afterwards.
+func TestOldSnapshotsStayAsTheyAre(t *testing.T) {
+	var cur snapshot
+	const n = chunkLen + chunkLen/2
+	for i := range uint64(n) {
+		cur.add(i+10, int64(i*7), int64(i*7+7))
+	}
+	check := func(s *snapshot, count int, shift int64) {
+		t.Helper()
+		if s.count != count {
+			t.Fatalf("holds %d entries, want %d", s.count, count)
+		}
+		for i := range count {
+			index := s.first + uint64(i)
+			from, to := s.span(index)
+			if want := int64(index-10)*7 - shift; from != want || to != want+7 {
+				t.Fatalf("entry %d lies at %d to %d, want %d to %d", index, from, to, want, want+7)
+			}
+		}
+	}
+	check(&cur, n, 0)
+	old := cur
+	cur.cutTail(chunkLen + 3)
+	check(&cur, chunkLen+3, 0)
+	for i := range uint64(chunkLen) {
+		cur.add(cur.last()+1, 1<<40+int64(i), 1<<40+int64(i)+1)
+	}
+	check(&old, n, 0)
+	mid := old
+	mid.cutFront(chunkLen+1, nil)
+	check(&mid, n-chunkLen-1, (chunkLen+1)*7)
+	mid.add(mid.last()+1, mid.end, mid.end+7)
+	check(&mid, n-chunkLen, (chunkLen+1)*7)
+	mid.cutTail(0)
+	mid.add(99, 0, 5)
+	if from, to := mid.span(99); from != 0 || to != 5 {
+		t.Fatalf("the first entry of an emptied log lies at %d to %d", from, to)
+	}
+	check(&old, n, 0)
 }
 
 // TestReadersDoNotWaitForTheDisk holds a sync up: reads go on meanwhile, and

@@ -315,6 +315,9 @@ func TestFullDiskAtEveryOperation(t *testing.T) {
 				if d := storetest.Diff(ref, s); d != "" {
 					t.Fatalf("operation %d: after the failing %s: %s", n, op.Name, d)
 				}
+				if end := s.snap.Load().end; int64(len(fs.Files()[memLog])) != end {
+					t.Fatalf("operation %d: the failing %s left something behind the log", n, op.Name)
+				}
 				err = op.Do(s) // there is room again
 			}
 			if want := op.Do(ref); (err == nil) != (want == nil) {

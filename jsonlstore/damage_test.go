@@ -368,6 +368,26 @@ func TestLastLineWithWrongChecksum(t *testing.T) {
 	}
 }
 
+// TestLongBlanksAreNotTakenForUnwritten: a payload that is all blanks over a
+// whole sector does not make damage look like a torn write.
+func TestLongBlanksAreNotTakenForUnwritten(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, memDir, withFS(fs))
+	data := fmt.Appendf(nil, `{"UpdateConfig":{"key":"k","value":"%5000s"}}`, "")
+	if err := s.StoreLog(&raft.Log{Index: 1, Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log := fs.Files()[memLog]
+	log[20] ^= 1
+	fs.Put(memLog, log)
+	if _, err := Open(memDir, withFS(fs)); !errors.Is(err, logstore.ErrCorrupt) {
+		t.Fatalf("Open: %v", err)
+	}
+}
+
 // TestLostTailBelowCommitIndex: the state file knows that there was more.
 func TestLostTailBelowCommitIndex(t *testing.T) {
 	fs := memfs.New()

@@ -1,6 +1,7 @@
 package jsonlstore
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -35,11 +36,12 @@ func stopsShort(text []byte) bool {
 // hasBlankSector tells whether the part that lies in [from, to) of any sector
 // of the file is all unwritten. Offset o of the file is read from r at o+shift.
 func hasBlankSector(r io.ReaderAt, shift, from, to int64) (bool, error) {
+	in := bufio.NewReaderSize(io.NewSectionReader(r, from+shift, to-from), int(min(to-from, readChunk)))
 	var buf [vfs.SectorSize]byte
 	for from < to {
 		next := min(to, (from/vfs.SectorSize+1)*vfs.SectorSize)
 		part := buf[:next-from]
-		if n, err := r.ReadAt(part, from+shift); n < len(part) {
+		if _, err := io.ReadFull(in, part); err != nil {
 			return false, err
 		}
 		if len(trimUnwritten(part)) == 0 {
