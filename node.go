@@ -19,6 +19,7 @@ import (
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/gossip"
 	"github.com/aiondb/aiondb-ha/health"
+	"github.com/aiondb/aiondb-ha/internal/clock"
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/jsonlstore"
@@ -93,7 +94,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		mux:     p.mux,
 		store:   p.store,
 		floor:   p.floor,
-		guard:   fencing.NewGuard(bootClock),
+		guard:   fencing.NewGuard(clock.Boot),
 		db:      db,
 
 		consensus: raftshim.NewConsensus(),

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	ha "github.com/aiondb/aiondb-ha"
+	"github.com/aiondb/aiondb-ha/internal/clock"
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/settings"
 	"github.com/aiondb/aiondb-ha/internal/term"
@@ -188,6 +189,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		Listener: tls.NewListener(s.data, identity.ServerTLS(walProto)),
 		Dial:     func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
 		Logger:   s.log.Named("wal"),
+		Clock:    clock.Boot,
 	})
 	if err != nil {
 		s.db = nil
