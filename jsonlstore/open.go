@@ -53,7 +53,6 @@ type opening struct {
 	log      snapshot
 	scan     scanner
 	torn     *TornTail
-	size     int64  // of the log file as it was found
 	maxTerm  uint64 // of all entries
 }
 
