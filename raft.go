@@ -25,7 +25,7 @@ const (
 // startRaft starts hashicorp/raft on the node's store and port. A node that
 // has no state yet begins with the configured nodes as voters: all of them
 // begin with the same configuration, so it does not matter who is first.
-func (n *Node) startRaft() error {
+func (n *Node) startRaft() (err error) {
 	log := n.config.Logger.Named("raft")
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.config.StateDir(), snapshotsKept, log)
 	if err != nil {
@@ -40,11 +40,18 @@ func (n *Node) startRaft() error {
 		Timeout:               raftDialTimeout,
 	})
 	trans := raftshim.NewTransport(network)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, trans.Close())
+		}
+	}()
 
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(n.config.NodeID.String())
 	conf.HeartbeatTimeout = n.config.HealthCheckTimeout
-	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout
+	// A leader that is cut off gives up before the others can have elected
+	// another one: they wait for the whole timeout first.
+	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout / 2
 	conf.ElectionTimeout = n.config.ElectionTimeout
 	conf.CommitTimeout = commitTimeout
 	conf.SnapshotInterval = snapshotInterval
@@ -62,7 +69,7 @@ func (n *Node) startRaft() error {
 	}
 	conf.NotifyCh = n.consensus.NotifyCh()
 	if n.raft, err = raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, trans); err != nil {
-		return errors.Join(err, trans.Close())
+		return err
 	}
 	n.consensus.Attach(n.raft, trans)
 	return nil
