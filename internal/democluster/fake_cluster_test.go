@@ -22,6 +22,8 @@ type fakeMember struct {
 	id    int
 	dir   string // shared
 	lossy bool   // a new primary forgets some of what the old one acknowledged
+	// stubborn members refuse to hand over
+	stubborn bool
 
 	mu    sync.Mutex
 	lock  *os.File // held: this node is primary
@@ -130,6 +132,11 @@ func (m *fakeMember) handler() http.Handler {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
+		if m.stubborn {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, `{"error":"not today","code":"refused"}`)
+			return
+		}
 		m.setNumber("want", body.To)
 		for m.number("primary") != body.To {
 			time.Sleep(time.Millisecond)
@@ -138,12 +145,12 @@ func (m *fakeMember) handler() http.Handler {
 	return mux
 }
 
-func newFakeMember(id int, lossy bool) (*fakeMember, error) {
+func newFakeMember(id int, how string) (*fakeMember, error) {
 	dir := os.Getenv("AIONDB_HA_DATA_DIR")
 	if dir == "" || !strings.HasSuffix(dir, fmt.Sprint("node-", id)) {
 		return nil, errors.New("no data directory")
 	}
-	m := &fakeMember{id: id, dir: filepath.Dir(dir), lossy: lossy}
+	m := &fakeMember{id: id, dir: filepath.Dir(dir), lossy: how == "lossy", stubborn: how == "stubborn"}
 	go m.contend()
 	return m, nil
 }

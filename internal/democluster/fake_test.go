@@ -59,8 +59,8 @@ func fakeNode(how string) int {
 		})
 	})
 	var handler http.Handler = mux
-	if how == "member" || how == "lossy" {
-		member, err := newFakeMember(id, how == "lossy")
+	if how == "member" || how == "lossy" || how == "stubborn" {
+		member, err := newFakeMember(id, how)
 		if err != nil {
 			return 1
 		}

@@ -86,6 +86,19 @@ func TestTourTellsWhatWasLost(t *testing.T) {
 	}
 }
 
+// A switchover that is refused is told, and no reason to fail: nothing is lost.
+func TestTourGoesOnWithoutSwitchover(t *testing.T) {
+	temporaries(t)
+	var out bytes.Buffer
+	v, err := Tour(deadline(t, 60*time.Second), fakeTour("stubborn", &out))
+	if err != nil || !v.OK || len(v.Failovers) != 1 {
+		t.Fatalf("got %+v, %v\n%s", v, err, out.String())
+	}
+	if len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "not today") || !strings.Contains(out.String(), "not today") {
+		t.Errorf("notes %q\n%s", v.Notes, out.String())
+	}
+}
+
 func TestTourNamesABrokenNode(t *testing.T) {
 	temporaries(t)
 	var out bytes.Buffer

@@ -45,6 +45,9 @@ type Verdict struct {
 	DurationMS       float64 `json:"duration_ms"`
 	Version          string  `json:"version"`
 	Dir              string  `json:"dir,omitempty"` // where data and logs are kept
+	// Notes tell what went otherwise than planned and is no fault of the
+	// outcome: a switchover that was refused, say.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // judge fills in what the client's record says against the data of the final
