@@ -117,7 +117,3 @@ func ephemeralLow() int {
 	}
 	return low
 }
-
-type nothingHeld struct{}
-
-func (nothingHeld) Close() error { return nil }

@@ -14,3 +14,7 @@ func reservePort(int) (io.Closer, error) { return nothingHeld{}, nil }
 // childAttr puts a child in a process group of its own. There is no signal on
 // the parent's death here: the child's standard input, which ends then, has to do.
 func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+type nothingHeld struct{}
+
+func (nothingHeld) Close() error { return nil }
