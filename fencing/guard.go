@@ -112,7 +112,8 @@ func (g *Guard) Open(epoch protocol.Epoch) error {
 }
 
 // Extend lets the lease of epoch run until deadline on the guard's clock. It
-// never shortens a lease, and does nothing if epoch is not open.
+// never shortens a lease, except that NoDeadline gives way to any other: a node
+// that was alone has got company. It does nothing if epoch is not open.
 func (g *Guard) Extend(epoch protocol.Epoch, deadline time.Duration) {
 	o := g.open.Load()
 	if o == nil || o.epoch != epoch {
@@ -120,7 +121,7 @@ func (g *Guard) Extend(epoch protocol.Epoch, deadline time.Duration) {
 	}
 	for {
 		old := o.deadline.Load()
-		if old == closedDeadline || old >= int64(deadline) {
+		if old == closedDeadline || old == int64(deadline) || old > int64(deadline) && old != int64(NoDeadline) {
 			return
 		}
 		if o.deadline.CompareAndSwap(old, int64(deadline)) {

@@ -177,7 +177,9 @@ func TestGuardAgainstTwin(t *testing.T) {
 					deadline = NoDeadline
 				}
 				if twin.open != 0 && twin.open == epoch {
-					twin.deadline = max(twin.deadline, deadline)
+					if twin.deadline = max(twin.deadline, deadline); twin.deadline == NoDeadline {
+						twin.deadline = deadline
+					}
 				}
 				g.Extend(epoch, deadline)
 			case 2:
