@@ -169,6 +169,7 @@ func (n *Node) startDriver(ctx context.Context) error {
 	driver, err := failover.NewDriver(failover.DriverConfig{
 		Local:    n.config.NodeID,
 		Raft:     n.consensus,
+		Lease:    n.lease,
 		Peers:    n.messenger,
 		Cluster:  cluster{n},
 		Database: n.db,
@@ -181,6 +182,7 @@ func (n *Node) startDriver(ctx context.Context) error {
 			StepDownTimeout: stepDownRounds * n.config.ElectionTimeout,
 			PollInterval:    n.config.HealthCheckInterval,
 		},
+		MaxFailoverLag: n.config.MaxFailoverLag,
 	})
 	if err != nil {
 		return err

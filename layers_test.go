@@ -23,7 +23,7 @@ var layers = map[string][]string{
 	"fsm/command":        {"protocol"},
 	"failover":           {"protocol", "health", "election", "fencing", "github.com/hashicorp/go-hclog"},
 	"fsm":                {"protocol", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
-	"failover/raftshim":  {"protocol", "failover", "fsm", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
+	"failover/raftshim":  {"protocol", "failover", "fencing", "fsm", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
 	"logstore":           {"github.com/hashicorp/raft"},
 	"logstore/storetest": {"logstore", "github.com/hashicorp/raft"},
 	"jsonlstore":         {"protocol", "fsm/command", "logstore", "internal/vfs", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics", "golang.org/x/sys"},

@@ -67,6 +67,7 @@ type Node struct {
 	store     *jsonlstore.Store
 	raft      *raft.Raft
 	consensus *raftshim.Consensus
+	lease     failover.Lease
 	fsm       *fsm.FSM
 	gossip    atomic.Pointer[gossip.Gossip]
 	health    *healthView

@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/aiondb/aiondb-ha/failover/raftshim"
+	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/internal/clock"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -39,7 +41,17 @@ func (n *Node) startRaft() (err error) {
 		MaxRPCsInFlight:       raftMaxInFlight,
 		Timeout:               raftDialTimeout,
 	})
-	trans := raftshim.NewTransport(network)
+	trans := raftshim.NewTransport(network, raftshim.Options{
+		Local: n.config.NodeID,
+		Clock: clock.Boot,
+		Guard: n.guard,
+		// Whoever has lost the leader has outwaited its lease.
+		Lease:         fencing.LeaseFor(n.config.HealthCheckTimeout),
+		Floor:         n.floor.Current().Epoch,
+		WriteInFlight: n.store.WriteInFlight,
+		StallLimit:    raftshim.StallLimit(n.config.HealthCheckTimeout),
+	})
+	n.lease = trans
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, trans.Close())

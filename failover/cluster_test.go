@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,15 @@ type node struct {
 	cons   *raftshim.Consensus
 	driver *failover.Driver
 	guard  *fencing.Guard
+
+	writing atomic.Pointer[time.Time] // what the log store says of the write in flight; nil: none
+}
+
+func (nd *node) writeInFlight() time.Time {
+	if since := nd.writing.Load(); since != nil {
+		return *since
+	}
+	return time.Time{}
 }
 
 func newNetwork(t testing.TB, n int) *network {
@@ -87,7 +97,7 @@ func newNetwork(t testing.TB, n int) *network {
 		nd := net.nodes[id]
 		_, trans := raft.NewInmemTransport(address(id))
 		conf := raftConfig(id)
-		named := raftshim.NewTransport(trans)
+		named := raftshim.NewTransport(trans, raftshim.Options{})
 		if err := raft.BootstrapCluster(conf, nd.logs, nd.logs, nd.snaps, named, raft.Configuration{Servers: servers}); err != nil {
 			t.Fatal(err)
 		}
@@ -138,11 +148,11 @@ func (net *network) start(id protocol.NodeID) {
 	nd.db.fence, nd.db.promotion, nd.db.following, nd.db.held = 0, nil, failover.Demotion{}, false
 	nd.db.mu.Unlock()
 	_, nd.inner = raft.NewInmemTransport(address(id))
-	nd.trans = raftshim.NewTransport(nd.inner)
 	nd.fsm = fsm.New(nil)
 	nd.cons = raftshim.NewConsensus()
 	began := time.Now()
-	nd.guard = fencing.NewGuard(func() time.Duration { return time.Since(began) })
+	clock := func() time.Duration { return time.Since(began) }
+	nd.guard = fencing.NewGuard(clock)
 	floor, err := fencing.OpenFloor(nd.floor)
 	if err == nil {
 		err = floor.Create(time.Now())
@@ -150,7 +160,10 @@ func (net *network) start(id protocol.NodeID) {
 	if err != nil {
 		net.t.Fatal(err)
 	}
-	nd.driver, err = failover.NewDriver(failover.DriverConfig{Local: id, Raft: nd.cons, Peers: (*peers)(nd),
+	nd.writing.Store(nil)
+	nd.trans = raftshim.NewTransport(nd.inner, raftshim.Options{Local: id, Clock: clock, Guard: nd.guard,
+		Lease: fencing.LeaseFor(raftConfig(id).HeartbeatTimeout), Floor: floor.Current().Epoch, WriteInFlight: nd.writeInFlight})
+	nd.driver, err = failover.NewDriver(failover.DriverConfig{Local: id, Raft: nd.cons, Lease: nd.trans, Peers: (*peers)(nd),
 		Cluster: (*cluster)(nd), Database: nd.db, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming})
 	if err != nil {
 		net.t.Fatal(err)

@@ -48,6 +48,27 @@ type Consensus interface {
 	Leader() (protocol.NodeID, uint64)
 }
 
+// Lease is what the driver asks of those who watch the messages between Raft's
+// leaders and their voters. Package raftshim's Transport is the implementation.
+// Every method is safe for concurrent use and waits for nothing but a lock.
+type Lease interface {
+	// Duration returns D, the same on all nodes. 0: there is no lease, and
+	// Renew has let the guard run without a deadline.
+	Duration() time.Duration
+	// Renew extends the guard, open in epoch, as far as is known of the voters'
+	// help. New help extends it by itself.
+	Renew(epoch protocol.Epoch)
+	// Bar makes this node help no leader of an epoch below epoch from its
+	// return on.
+	Bar(epoch protocol.Epoch)
+	// Age returns how long ago this node last helped a leader of an epoch below
+	// epoch, or started, and the epoch of the newest of them, 0 if unknown. It
+	// is asked after Bar.
+	Age(epoch protocol.Epoch) (time.Duration, protocol.Epoch)
+	// Stalled returns an error wrapping ErrStalled while the log store hangs.
+	Stalled() error
+}
+
 // Peers carries a message to another node and its answer back. The context
 // bounds the wait.
 type Peers interface {
@@ -100,6 +121,7 @@ type Timing struct {
 	CoolDown        time.Duration // not eligible after a failed promotion
 	DeferMemory     time.Duration // how long a node is passed over to which leadership was offered in vain
 	HandoverTimeout time.Duration // wait of a switchover for its target to catch up, and again for it to take over
+	Lease           time.Duration // D; the driver takes it from DriverConfig.Lease
 	PollInterval    time.Duration // between looks at health, the database's position and the catching-up of a target
 }
 
@@ -108,6 +130,7 @@ type Timing struct {
 type DriverConfig struct {
 	Local    protocol.NodeID
 	Raft     Consensus
+	Lease    Lease
 	Peers    Peers
 	Cluster  Cluster
 	Database Database
@@ -116,6 +139,9 @@ type DriverConfig struct {
 	Health   Health // nil: nobody is known to be alive
 	Logger   hclog.Logger
 	Timing   Timing
+	// MaxFailoverLag is how many LSNs a node may be behind the last known
+	// position of a primary, as Health has it, to become primary. 0: any.
+	MaxFailoverLag uint64
 }
 
 // Validate reports every fault at once.
@@ -128,6 +154,7 @@ func (c DriverConfig) Validate() error {
 	}
 	require(c.Local != protocol.NoNode, "the local node ID")
 	require(c.Raft != nil, "Raft")
+	require(c.Lease != nil, "Lease")
 	require(c.Peers != nil, "Peers")
 	require(c.Cluster != nil, "Cluster")
 	require(c.Database != nil, "Database")

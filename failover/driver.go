@@ -46,6 +46,8 @@ type Driver struct {
 	voting   chan struct{} // one token: ballots are answered one at a time
 	handing  chan struct{} // one token: one switchover at a time
 	position atomic.Pointer[protocol.Position]
+	led      atomic.Uint64 // the last epoch in which the guard was opened
+	stalled  bool          // the log store hangs, as last seen by run
 	database *databaseWorker
 }
 
@@ -60,6 +62,7 @@ func NewDriver(cfg DriverConfig) (*Driver, error) {
 	d := &Driver{cfg: cfg, timing: cfg.Timing.withDefaults(), log: cfg.Logger, base: time.Now(),
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 		voting: make(chan struct{}, 1), handing: make(chan struct{}, 1)}
+	d.timing.Lease = cfg.Lease.Duration()
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.database = newDatabaseWorker(d)
 	d.position.Store(&protocol.Position{})
@@ -80,6 +83,7 @@ func (d *Driver) Start(ctx context.Context) error {
 	}
 	floor := d.cfg.Floor.Current()
 	d.cfg.Guard.CloseBelow(floor.Epoch+1, errors.New("the node has been restarted since")) // I2
+	d.cfg.Lease.Bar(floor.Epoch)                                                           // I5
 	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 	defer cancel()
 	if err := d.cfg.Database.Fence(ctx, floor.Epoch); err != nil {
@@ -179,6 +183,7 @@ func (d *Driver) drain(due *time.Timer) {
 // look tells the machine how the primary fares that it follows: well, as long
 // as Raft takes it for the leader and health has no evidence against it.
 func (d *Driver) look(due *time.Timer) {
+	d.lookAtStore(due)
 	followed := d.machine.Followed()
 	if followed.Node == protocol.NoNode {
 		return
@@ -192,6 +197,18 @@ func (d *Driver) look(due *time.Timer) {
 		}
 	}
 	d.step(verdict, due)
+}
+
+// lookAtStore closes the guard for good in its epoch while the log store hangs.
+func (d *Driver) lookAtStore(due *time.Timer) {
+	err := d.cfg.Lease.Stalled()
+	if err != nil {
+		d.cfg.Guard.Close(err)
+		if !d.stalled {
+			d.step(StoreHangs{Reason: err.Error()}, due)
+		}
+	}
+	d.stalled = err != nil
 }
 
 func (d *Driver) step(in Input, due *time.Timer) {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/health"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -40,8 +42,11 @@ func (d *Driver) perform(action Action) {
 		// database hangs must hand on soon.
 		d.attempt(2*d.timing.BallotTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
 			position, err := d.promise(ctx, a.Epoch, d.cfg.Local)
-			return Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
-				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local)}, err
+			in := Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
+				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local),
+				Age: d.age(a.Epoch), Earlier: d.earlier(a.Epoch), MaxBehind: d.cfg.MaxFailoverLag}
+			in.Behind, in.Successor = d.behind(position)
+			return in, err
 		})
 	case CommitFork:
 		d.attempt(d.timing.RaftTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
@@ -129,15 +134,53 @@ func failure(number uint64, err error) Failed {
 	return failed
 }
 
-// acquire makes sure of the durable token of epoch, and opens the guard.
+// earlier returns who became primary last before epoch, NoNode if nobody did.
+// The entry whose term epoch is has been committed, so the history is complete.
+func (d *Driver) earlier(epoch protocol.Epoch) protocol.NodeID {
+	history := d.cfg.Cluster.History()
+	for i := len(history) - 1; i >= 0; i-- {
+		if history[i].Epoch < epoch {
+			return history[i].NodeID
+		}
+	}
+	return protocol.NoNode
+}
+
+// behind returns by how many LSNs own is behind the last known position of a
+// primary, and who is known to be less behind than is allowed.
+func (d *Driver) behind(own protocol.Position) (uint64, protocol.NodeID) {
+	if d.cfg.Health == nil || d.cfg.MaxFailoverLag == 0 {
+		return 0, protocol.NoNode
+	}
+	last := d.cfg.Health.Primary()
+	if last.Kind == health.Unknown || own.Timeline > last.Epoch || own.LSN >= last.LSN {
+		return 0, protocol.NoNode
+	}
+	successor := protocol.NoNode
+	voters := d.cfg.Raft.Voters()
+	if best, there := d.cfg.Health.BestReplica(); there && best != d.cfg.Local && slices.Contains(voters, best) {
+		successor = best
+	}
+	if last.Kind == health.Healthy && last.Node != d.cfg.Local && slices.Contains(voters, last.Node) {
+		successor = last.Node
+	}
+	return uint64(last.LSN - own.LSN), successor
+}
+
+// acquire makes sure of the durable token of epoch, and opens the guard. From
+// here on the lease's renewals extend it.
 func (d *Driver) acquire(epoch protocol.Epoch) error {
+	if err := d.cfg.Lease.Stalled(); err != nil {
+		return err
+	}
 	if err := d.cfg.Floor.Promise(epoch, d.cfg.Local, time.Now()); err != nil { // I1: the epoch is this node's on disk
 		return err
 	}
 	if err := d.cfg.Guard.Open(epoch); err != nil {
 		return err
 	}
-	d.cfg.Guard.Extend(epoch, fencing.NoDeadline) // the place of the lease: its renewals extend the guard from here on
+	d.led.Store(uint64(epoch))
+	d.cfg.Lease.Renew(epoch)
 	return nil
 }
 

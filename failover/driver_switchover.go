@@ -139,7 +139,7 @@ func (d *Driver) drainTo(ctx context.Context, epoch protocol.Epoch, to protocol.
 	for {
 		position, err := d.positionOf(ctx, to)
 		if err == nil && position.Compare(own) >= 0 {
-			return d.cfg.Guard.Check(epoch) // nil, unless somebody was faster
+			return d.cfg.Guard.Wait(ctx, epoch) // nil at once, unless somebody was faster or the lease has lapsed for a moment
 		}
 		if err == nil {
 			behind = position

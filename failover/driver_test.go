@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,9 @@ type fakeRaft struct {
 	b       *bench
 	changes chan Leadership
 	epoch   protocol.Epoch
+	age     time.Duration
+	barred  atomic.Uint64
+	stalled error // under bench.mu
 }
 
 func newBench(t *testing.T) *bench {
@@ -57,7 +61,7 @@ func newBench(t *testing.T) *bench {
 	began := time.Now()
 	b.floor, b.guard = floor, fencing.NewGuard(func() time.Duration { return time.Since(began) })
 	b.raft = &fakeRaft{b: b, changes: make(chan Leadership), epoch: 7}
-	b.driver, err = NewDriver(DriverConfig{Local: 1, Raft: b.raft, Peers: b, Cluster: b, Database: b, Floor: floor, Guard: b.guard,
+	b.driver, err = NewDriver(DriverConfig{Local: 1, Raft: b.raft, Lease: b.raft, Peers: b, Cluster: b, Database: b, Floor: floor, Guard: b.guard,
 		Timing: Timing{DatabaseTimeout: time.Second}})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +99,7 @@ func (b *bench) Position(context.Context) (protocol.Position, error) {
 
 func (b *bench) Fence(_ context.Context, epoch protocol.Epoch) error {
 	_, open := b.guard.Epoch()
-	b.note("fence %d, floor %d, guard open %v", epoch, b.floor.Current().Epoch, open)
+	b.note("fence %d, floor %d, barred %d, guard open %v", epoch, b.floor.Current().Epoch, b.raft.barred.Load(), open)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fenceErr == nil {
@@ -154,7 +158,18 @@ func (r *fakeRaft) Transfer(_ context.Context, to protocol.NodeID) error {
 	r.b.note("transfer to %d", to)
 	return nil
 }
-func (r *fakeRaft) NewTerm(context.Context) error     { r.b.note("new term"); return nil }
+func (r *fakeRaft) NewTerm(context.Context) error { r.b.note("new term"); return nil }
+func (r *fakeRaft) Duration() time.Duration       { return 0 }
+func (r *fakeRaft) Renew(epoch protocol.Epoch)    { r.b.guard.Extend(epoch, fencing.NoDeadline) }
+func (r *fakeRaft) Bar(epoch protocol.Epoch)      { r.barred.Store(uint64(epoch)) }
+func (r *fakeRaft) Age(protocol.Epoch) (time.Duration, protocol.Epoch) {
+	return r.age, 0
+}
+func (r *fakeRaft) Stalled() error {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return r.stalled
+}
 func (r *fakeRaft) Voters() []protocol.NodeID         { return []protocol.NodeID{1, 2, 3} }
 func (r *fakeRaft) Leader() (protocol.NodeID, uint64) { return 1, uint64(r.epoch) }
 
@@ -189,9 +204,9 @@ func TestDriverPath(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		b.position = protocol.Position{Timeline: 3, LSN: 100}
 		b.start()
-		b.expect("fence 3, floor 3, guard open false", "demote 3, primary 0 \"\", guard open false")
+		b.expect("fence 3, floor 3, barred 3, guard open false", "demote 3, primary 0 \"\", guard open false")
 		b.lead()
-		b.expect("fence 7, floor 7, guard open false", // floor and fence before the position that forks
+		b.expect("fence 7, floor 7, barred 7, guard open false", // floor and fence before the position that forks
 			"fork {Epoch:7 NodeID:1 Parent:3 LSN:102}",
 			"promote 7, lineage [{3 102} {7 18446744073709551615}], guard open true in 7")
 		if got := b.floor.Current(); got.Epoch != 7 || got.NodeID != 1 {
@@ -243,7 +258,7 @@ func TestVoter(t *testing.T) {
 		}
 		got := b.taken() // the demotion takes its own way
 		slices.Sort(got)
-		if want := []string{"demote 8, primary 0 \"\", guard open false", "fence 8, floor 8, guard open false"}; !slices.Equal(got, want) {
+		if want := []string{"demote 8, primary 0 \"\", guard open false", "fence 8, floor 8, barred 8, guard open false"}; !slices.Equal(got, want) {
 			t.Errorf("happened %q, want %q", got, want)
 		}
 		if a := vote(8, 2, 100); a.Refusal != protocol.BallotBetter || a.Position.LSN != 104 {
@@ -368,7 +383,7 @@ func TestFollow(t *testing.T) {
 		b.history = protocol.History{{Epoch: 5, NodeID: 3, Parent: 0, LSN: 0}}
 		b.mu.Unlock()
 		b.driver.ForkApplied(protocol.Fork{})
-		b.expect("fence 5, floor 5, guard open false", "demote 5, primary 3 \"db-3\", guard open false")
+		b.expect("fence 5, floor 5, barred 5, guard open false", "demote 5, primary 3 \"db-3\", guard open false")
 		if got := b.floor.Current(); got.Epoch != 5 || got.NodeID != 3 {
 			t.Errorf("floor %+v", got)
 		}

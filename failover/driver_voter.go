@@ -3,6 +3,7 @@ package failover
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/election"
@@ -97,19 +98,40 @@ func (d *Driver) vote(ctx context.Context, from protocol.NodeID, req protocol.Ba
 		return voter.Unavailable(req), nil
 	}
 	voter.Position = position
+	if age := d.age(req.Epoch); age < ageInfinite {
+		voter.AgeUS = uint64(age.Microseconds())
+	} else {
+		voter.AgeUS = protocol.AgeInfinite
+	}
 	return voter.Decide(req), nil // 6.
 }
 
-// voter is this node as a voter, as of now. AgeUS is the place of the lease's
-// age; 0 claims nothing.
+// ageInfinite is the age of no help at all.
+const ageInfinite time.Duration = math.MaxInt64
+
+// age returns how long ago this node last helped a leader of an epoch below
+// epoch that may hold a lease still, by the boot clock. It is asked when this
+// node has been barred for epoch and its guard is closed below it. Primary
+// itself since that help, it waited for all leases of then: infinite.
+func (d *Driver) age(epoch protocol.Epoch) time.Duration {
+	age, of := d.cfg.Lease.Age(epoch)
+	if led := protocol.Epoch(d.led.Load()); led > of && led < epoch {
+		return ageInfinite
+	}
+	return max(age, 0)
+}
+
+// voter is this node as a voter, as of now. AgeUS is 0 before the promise: that
+// claims nothing.
 func (d *Driver) voter() election.Voter {
 	floor := d.cfg.Floor.Current()
 	return election.Voter{ID: d.cfg.Local, Floor: floor.Epoch, PromisedTo: floor.NodeID}
 }
 
 // promise does what a promise to an epoch takes, whoever it is made to, one
-// promise at a time: 3. the floor, durably; 4. the fence of the database; 5.
-// the position, read when no log of an older epoch can grow any more. The
+// promise at a time: 3. the floor, durably, and no help to older leaders any
+// more (I5); 4. the fence of the database; 5. the position, read when no log of
+// an older epoch can grow any more. The
 // guard is not its business: it has been closed before, for another node's
 // epoch, or is not open, for an own one.
 func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
@@ -122,6 +144,7 @@ func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protoco
 	if err := d.cfg.Floor.Promise(epoch, node, time.Now()); err != nil {
 		return protocol.Position{}, err
 	}
+	d.cfg.Lease.Bar(epoch)
 	if err := d.cfg.Database.Fence(ctx, epoch); err != nil {
 		return protocol.Position{}, fmt.Errorf("fence the database at epoch %d: %w", epoch, err)
 	}

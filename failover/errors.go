@@ -22,6 +22,8 @@ var (
 	ErrNotPrimary = fencing.ErrNotPrimary
 	// ErrClosed says that the node is shut down, or being so.
 	ErrClosed = errors.New("closed")
+	// ErrStalled says that the log store hangs in a write.
+	ErrStalled = errors.New("the log store hangs")
 	// ErrBusy says that another switchover is under way.
 	ErrBusy = errors.New("a switchover is under way already")
 )

@@ -1,6 +1,8 @@
 package failover
 
 import (
+	"time"
+
 	"github.com/aiondb/aiondb-ha/health"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -33,6 +35,20 @@ type (
 		Voters   []protocol.NodeID // of the latest configuration
 		Alive    []protocol.NodeID // those that health holds alive
 		Address  string            // of the own database
+
+		// Age is how long ago this node last helped an earlier leader, by its
+		// own clock.
+		Age time.Duration
+		// Earlier is who became primary last before Epoch, by the timeline
+		// history: only a lease of its can be running still, since it waited
+		// for all earlier ones itself. NoNode: nobody ever was.
+		Earlier protocol.NodeID
+
+		// Behind is how many LSNs the own log is behind the last known one of a
+		// primary, MaxBehind how many it may be; 0: any. Successor is a node
+		// that is known to be less behind, NoNode if none is.
+		Behind, MaxBehind uint64
+		Successor         protocol.NodeID
 	}
 	// BallotAnswered is a voter's answer to SendBallots.
 	BallotAnswered struct {
@@ -87,6 +103,9 @@ type (
 		Epoch protocol.Epoch
 		To    protocol.NodeID
 	}
+	// StoreHangs says that the log store has been in one write for too long:
+	// this node commits nothing, and says nothing to the others any more.
+	StoreHangs struct{ Reason string }
 	// Retire says that the node is shutting down: it will not be primary again.
 	Retire struct{}
 	// Received is a message that only passes through.
@@ -112,6 +131,7 @@ func (EpochSeen) input()         {}
 func (PrimaryKnown) input()      {}
 func (PrimaryHealth) input()     {}
 func (HandOver) input()          {}
+func (StoreHangs) input()        {}
 func (Retire) input()            {}
 func (Received) input()          {}
 func (Tick) input()              {}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/aiondb/aiondb-ha/election"
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/health"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -13,16 +14,17 @@ import (
 type phase uint8
 
 const (
-	following phase = iota // does not lead
-	beginning              // CommitNoop
-	preparing              // Prepare
-	balloting              // SendBallots, and a ballot open
-	forking                // CommitFork
-	acquiring              // AcquireToken
-	promoting              // Promote
-	primary                // promoted
-	offering               // OfferLeadership or NewTerm
-	resting                // nothing under way; goes on with next at until
+	following  phase = iota // does not lead
+	beginning               // CommitNoop
+	preparing               // Prepare
+	balloting               // SendBallots, and a ballot open
+	outwaiting              // ballot won, an earlier lease perhaps still running
+	forking                 // CommitFork
+	acquiring               // AcquireToken
+	promoting               // Promote
+	primary                 // promoted
+	offering                // OfferLeadership or NewTerm
+	resting                 // nothing under way; goes on with next at until
 )
 
 // maxFailures is how many times in a row a step of a promotion is tried
@@ -33,11 +35,11 @@ const maxFailures = 3
 // state machine: inputs and times in, actions out; no goroutine, no clock, no
 // disk. Not safe for concurrent use.
 //
-//	               LeadershipChanged(true)
-//	following ──────────────────────────────► beginning ─► preparing ─► balloting ─► forking ─► acquiring ─► promoting ─► primary
-//	    ▲                                                    ▲    no quorum │ │ better, stale         │ refused │            │ higher epoch,
-//	    │ LeadershipChanged(false), from anywhere            └── resting ◄──┘ ▼                       ▼         ▼            ▼ switchover
-//	    └──────────────────────────────────────────────────────────────────── offering (leadership to another, or a new term)
+//	   LeadershipChanged(true)
+//	following ──► beginning ──► preparing ──► balloting ──► outwaiting ──► forking ──► acquiring ──► promoting ──► primary
+//	    ▲                           ▲   no quorum │ │ better, stale                       │ refused │              │ higher epoch,
+//	    │ LeadershipChanged(false), └── resting ◄─┘ ▼                                     ▼         ▼              ▼ switchover
+//	    └─ from anywhere ─────────────────────────────────────────────────── offering (leadership to another, or a new term)
 //
 // An epoch in which leadership has been offered, or a promotion has failed, is
 // spent: this node does not become primary in it any more, however long it
@@ -68,9 +70,12 @@ type Orchestrator struct {
 	prepared Prepared
 	round    uint64
 	ballot   *election.LeaderElection
-	exposed  bool // Promote has been asked for and not taken back by Demote
-	failures int  // of the step under way, in a row
-	rounds   int  // ballots without quorum, in a row
+	granted  []protocol.NodeID // who let this node win
+	helped   fencing.Outwait   // what voters told of their help to earlier leaders
+	yielded  bool              // the earlier primary has promised itself to the epoch: it holds no lease
+	exposed  bool              // Promote has been asked for and not taken back by Demote
+	failures int               // of the step under way, in a row
+	rounds   int               // ballots without quorum, in a row
 	until    time.Time
 	next     func()
 	why      string // what the node waits for
@@ -111,6 +116,8 @@ func (o *Orchestrator) Step(now time.Time, in Input) Output {
 			o.withdraw("handing over")
 			o.offer(in.To, "handing over")
 		}
+	case StoreHangs:
+		o.storeHangs(in.Reason)
 	case Retire:
 		o.retire()
 	case Received:
@@ -184,6 +191,7 @@ func (o *Orchestrator) gainLeadership(term uint64) {
 		o.began, o.lastStep = o.now, o.now
 	}
 	o.epoch, o.failures, o.rounds = 0, 0, 0
+	o.helped, o.yielded = fencing.Outwait{}, false
 	o.phase = beginning
 	if o.followed.Node != protocol.NoNode && !o.lost {
 		o.lost = true
@@ -348,6 +356,17 @@ func (o *Orchestrator) retire() {
 	}
 }
 
+// storeHangs gives up a leadership whose entries cannot be stored. Raft itself
+// would keep it: its heartbeats need no disk.
+func (o *Orchestrator) storeHangs(reason string) {
+	o.cooling = o.now.Add(o.timing.CoolDown)
+	if o.phase == following || o.phase == offering || o.epoch != 0 && o.epoch <= o.spent {
+		return
+	}
+	o.withdraw(reason)
+	o.offer(protocol.NoNode, reason)
+}
+
 func (o *Orchestrator) received(in Received) {
 	switch m := in.Message.(type) {
 	case protocol.AppendEntries:
@@ -362,6 +381,8 @@ func (o *Orchestrator) tick() {
 	case o.phase == balloting:
 		o.ballot.Tick(o.now)
 		o.judge()
+	case o.phase == outwaiting:
+		o.outwait()
 	case o.phase == resting && o.next != nil && !o.now.Before(o.until):
 		next := o.next
 		o.next = nil
@@ -373,7 +394,7 @@ func (o *Orchestrator) wake() time.Time {
 	switch {
 	case o.phase == balloting:
 		return o.ballot.Deadline()
-	case o.phase == resting && o.next != nil:
+	case o.phase == outwaiting, o.phase == resting && o.next != nil:
 		return o.until
 	}
 	return time.Time{}

@@ -48,15 +48,16 @@ func (o *Orchestrator) prepare() {
 func (o *Orchestrator) openBallot(in Prepared) {
 	o.prepared = in
 	o.floor = max(o.floor, o.epoch)
-	o.round++
-	var passedOver []protocol.NodeID
-	for id, at := range o.deferred {
-		if o.now.Sub(at) < o.timing.DeferMemory {
-			passedOver = append(passedOver, id)
-		} else {
-			delete(o.deferred, id)
-		}
+	o.helped.Answer(o.now, o.local, in.Age)
+	if in.Earlier == o.local {
+		o.yielded = true // its own guard is closed, or this epoch would not have come this far
 	}
+	passedOver := o.passedOver()
+	if in.MaxBehind > 0 && in.Behind > in.MaxBehind {
+		o.tooFarBehind(in, slices.Contains(passedOver, in.Successor))
+		return
+	}
+	o.round++
 	o.ballot = election.New(election.Config{Local: o.local, Voters: in.Voters, Epoch: o.epoch, Position: in.Position,
 		Timeout: o.timing.BallotTimeout, Grace: o.timing.Grace, Alive: in.Alive, PassedOver: passedOver}, o.now)
 	o.phase = balloting
@@ -74,10 +75,39 @@ func (o *Orchestrator) openBallot(in Prepared) {
 	o.judge()
 }
 
+// passedOver returns to whom leadership was offered in vain of late.
+func (o *Orchestrator) passedOver() []protocol.NodeID {
+	var ids []protocol.NodeID
+	for id, at := range o.deferred {
+		if o.now.Sub(at) < o.timing.DeferMemory {
+			ids = append(ids, id)
+		} else {
+			delete(o.deferred, id)
+		}
+	}
+	return sorted(ids)
+}
+
+// tooFarBehind hands leadership to a node that has lost less, if one is known.
+// If none is, there is no primary: whoever set the limit would rather have that.
+func (o *Orchestrator) tooFarBehind(in Prepared, inVain bool) {
+	why := fmt.Sprintf("%d LSNs behind the last known primary, at most %d are allowed", in.Behind, in.MaxBehind)
+	if in.Successor != protocol.NoNode && !inVain {
+		o.deferred[in.Successor] = o.now
+		o.step("TooFarBehind", in.Successor, why)
+		o.offer(in.Successor, why)
+		return
+	}
+	if o.rounds++; o.rounds == 1 {
+		o.emit(NoEligiblePrimary{Epoch: o.epoch}, why+", and no other node is known that is not")
+	}
+	o.rest(o.backoff(o.rounds), "no node is eligible: this one is "+why, o.prepare)
+}
+
 func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 	// An answer to an earlier round of this epoch is as good: the voter's
 	// promise holds, and its log cannot have grown since.
-	if o.phase != balloting || in.Answer.Epoch != o.epoch ||
+	if o.phase != balloting && o.phase != outwaiting || in.Answer.Epoch != o.epoch ||
 		in.Answer.VoterID == o.local || !slices.Contains(o.prepared.Voters, in.Answer.VoterID) {
 		return
 	}
@@ -93,8 +123,42 @@ func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 		detail = "could not promise, or not read its position"
 	}
 	o.step("BallotAnswered", in.Answer.VoterID, detail)
+	if promised := in.Answer.Refusal; promised == protocol.BallotGranted || promised == protocol.BallotBetter {
+		o.helped.Answer(o.now, in.Answer.VoterID, ageOf(in.Answer))
+		o.yielded = o.yielded || in.Answer.VoterID == o.prepared.Earlier
+	}
+	if o.phase == outwaiting {
+		o.outwait()
+		return
+	}
 	o.ballot.Answer(o.now, in.Answer)
 	o.judge()
+}
+
+func ageOf(a protocol.BallotAnswer) time.Duration {
+	return time.Duration(min(a.AgeUS, math.MaxInt64/uint64(time.Microsecond))) * time.Microsecond
+}
+
+// outwait promotes when no lease of an earlier primary can be running any more
+// (I1, I4): D·(1+ε) after the youngest help that one of the quorum has given.
+// Usually that has passed, since losing a leader takes longer. There is no
+// lease if nobody was primary before, or if who was has promised itself to this
+// epoch: it closed its guard first.
+func (o *Orchestrator) outwait() {
+	until := o.helped.Until(o.timing.Lease, o.granted)
+	switch waiting := o.phase == outwaiting; {
+	case o.timing.Lease > 0 && o.prepared.Earlier != protocol.NoNode && !o.yielded && o.now.Before(until):
+		if !waiting {
+			o.step("LeaseAwaited", o.prepared.Earlier, fmt.Sprintf("waiting %v for the old lease to run out", until.Sub(o.now).Round(time.Microsecond)))
+		}
+		o.phase, o.until, o.why = outwaiting, until, fmt.Sprintf("waiting for the old lease of node %d", o.prepared.Earlier)
+		return
+	case waiting && o.yielded:
+		o.step("LeaseOver", o.prepared.Earlier, "its holder has closed its guard")
+	case waiting:
+		o.step("LeaseOver", o.prepared.Earlier, "waited for the old lease")
+	}
+	o.commitFork()
 }
 
 // judge acts on the ballot's result, if it has one.
@@ -105,8 +169,9 @@ func (o *Orchestrator) judge() {
 		o.why = fmt.Sprintf("waiting for ballots: %d granted, %d needed", len(result.Granted), result.Needed)
 	case election.Won:
 		o.ballot, o.rounds = nil, 0
+		o.granted = result.Granted
 		o.step("BallotWon", o.local, fmt.Sprintf("granted by %v", result.Granted))
-		o.commitFork()
+		o.outwait()
 	case election.Lost:
 		o.ballot = nil
 		if result.FloorNode != protocol.NoNode {

@@ -108,7 +108,7 @@ func (p *player) line(words []string) {
 	if words[0] == "node" {
 		p.m = NewOrchestrator(args.node("id"), args.epoch("floor"), Timing{BallotTimeout: 200 * time.Millisecond,
 			Grace: 20 * time.Millisecond, StepDownTimeout: time.Second, BackoffMin: 50 * time.Millisecond,
-			BackoffMax: 400 * time.Millisecond, CoolDown: 2 * time.Second, DeferMemory: 5 * time.Second})
+			BackoffMax: 400 * time.Millisecond, CoolDown: 2 * time.Second, DeferMemory: 5 * time.Second, Lease: 100 * time.Millisecond})
 		p.standing(Output{})
 		return
 	}
@@ -132,8 +132,15 @@ func (p *player) input(a arguments) Input {
 	case "epoch-begun":
 		return EpochBegun{Attempt: attempt, Epoch: a.epoch("epoch")}
 	case "prepared":
-		return Prepared{Attempt: attempt, Position: a.position("position"), Voters: a.nodes("voters"), Alive: a.nodes("alive"),
+		in := Prepared{Attempt: attempt, Position: a.position("position"), Voters: a.nodes("voters"), Alive: a.nodes("alive"),
 			Address: "db-" + p.m.local.String()}
+		if a.has("earlier") {
+			in.Earlier, in.Age = a.node("earlier"), a.duration("age")
+		}
+		if a.has("behind") {
+			in.Behind, in.MaxBehind, in.Successor = a.number("behind"), a.number("allowed"), a.node("successor")
+		}
+		return in
 	case "granted", "better", "stale", "unavailable":
 		answer := protocol.BallotAnswer{Epoch: p.m.epoch, VoterID: a.node("by")}
 		switch what {
@@ -145,6 +152,9 @@ func (p *player) input(a arguments) Input {
 			answer.Refusal, answer.Floor = protocol.BallotStaleEpoch, a.epoch("floor")
 		default:
 			answer.Refusal = protocol.BallotUnavailable
+		}
+		if a.has("age") {
+			answer.AgeUS = uint64(a.duration("age").Microseconds())
 		}
 		if a.has("epoch") {
 			answer.Epoch = a.epoch("epoch")
@@ -176,6 +186,8 @@ func (p *player) input(a arguments) Input {
 		return PrimaryHealth{Kind: health.Unreachable, Node: a.node("node")}
 	case "hand-over":
 		return HandOver{Epoch: a.epoch("epoch"), To: a.node("to")}
+	case "store-hangs":
+		return StoreHangs{Reason: a.text("reason")}
 	case "retire":
 		return Retire{}
 	case "append-entries":
@@ -271,6 +283,14 @@ func (a arguments) parse(s string) uint64 {
 		a.t.Fatal(a.words, err)
 	}
 	return n
+}
+
+func (a arguments) duration(name string) time.Duration {
+	d, err := time.ParseDuration(a.text(name))
+	if err != nil {
+		a.t.Fatal(a.words, err)
+	}
+	return d
 }
 
 func (a arguments) epoch(name string) protocol.Epoch { return protocol.Epoch(a.number(name)) }

@@ -101,8 +101,10 @@ func (s *Stamps) Deadline(epoch protocol.Epoch, d, now time.Duration, configurat
 // AppendEntries succeed. Times are the voter's own clock. Not safe for
 // concurrent use.
 type Help struct {
-	epoch         protocol.Epoch // of the newest leader helped
-	last, earlier time.Duration  // last help to it, and to any before it
+	epoch   protocol.Epoch // of the newest leader helped
+	last    time.Duration  // last help to it
+	before  protocol.Epoch // of the newest leader helped but that one
+	earlier time.Duration  // last help to any but that one
 }
 
 // NewHelp returns the memory of a voter that has just started. What it did
@@ -113,22 +115,23 @@ func NewHelp(now time.Duration) *Help { return &Help{last: now, earlier: now} }
 func (h *Help) Note(epoch protocol.Epoch, now time.Duration) {
 	switch {
 	case epoch > h.epoch:
-		h.epoch, h.earlier, h.last = epoch, h.last, now
+		h.before, h.earlier, h.epoch, h.last = h.epoch, h.last, epoch, now
 	case epoch == h.epoch:
 		h.last = now
 	default:
-		h.earlier = now
+		h.before, h.earlier = max(h.before, epoch), now
 	}
 }
 
 // Age returns how long ago, at now, the voter last helped a leader of an epoch
-// below epoch, or started, and the epoch of the newest leader of those.
-// Of leaders further back it does not know the epoch, and says 0.
+// below epoch, or started, and the epoch of the newest leader of those, 0 for
+// none since the start. What it does not remember it takes for younger, and of
+// a newer epoch, than it was.
 func (h *Help) Age(epoch protocol.Epoch, now time.Duration) (time.Duration, protocol.Epoch) {
 	if h.epoch < epoch {
 		return now - h.last, h.epoch
 	}
-	return now - h.earlier, 0
+	return now - h.earlier, h.before
 }
 
 // Outwait is the winner's side: how long a promotion must wait for the leases

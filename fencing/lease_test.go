@@ -127,10 +127,10 @@ func TestHelp(t *testing.T) {
 	age(6, 300, 50, 5)
 	age(5, 300, 200, 0) // the candidate's own epoch does not count
 	h.Note(6, 310)
-	age(6, 320, 70, 0)
+	age(6, 320, 70, 5)
 	age(7, 320, 10, 6)
 	h.Note(5, 330) // an older leader once more
-	age(6, 340, 10, 0)
+	age(6, 340, 10, 5)
 	age(7, 340, 30, 6)
 }
 

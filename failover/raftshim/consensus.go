@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +55,7 @@ func (c *Consensus) NotifyCh() chan<- bool { return c.notify }
 // Attach gives c the Raft it stands for. It is called once.
 func (c *Consensus) Attach(r *raft.Raft, t *Transport) {
 	c.transport = t
+	t.raft.Store(r)
 	c.raft.Store(r)
 }
 
@@ -159,16 +159,18 @@ func (c *Consensus) Propose(ctx context.Context, data []byte) (response any, ind
 // the leader.
 //
 // The commit index of a leader has it once an entry of the leader's own term is
-// committed, provided the node still led when it was read. So: commit one if
-// there is none yet, read the commit index, and only then ask a quorum whether
-// this is still the leader. Raft's own round of asking counts answers to
-// heartbeats sent a moment before; a leader that was stopped in that moment
-// must be kept from answering by its lease.
+// committed, provided the node still led when the read began. So: commit one if
+// there is none yet, read the commit index, and wait until a quorum has let
+// something succeed that was sent after the read began. Raft's VerifyLeader
+// counts answers to what was sent before, non-voters too, and so would let a
+// leader read that has just been woken; here it only makes Raft send
+// heartbeats at once, and says when leadership is lost.
 func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 	r := c.raft.Load()
 	if r == nil {
 		return 0, failover.ErrClosed
 	}
+	began := c.transport.clock()
 	term := r.CurrentTerm()
 	if r.State() != raft.Leader {
 		return 0, c.notLeader()
@@ -180,22 +182,13 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 		term = c.proven.Load()
 	}
 	index := r.CommitIndex()
-	verified := make(chan raft.Future, 1)
-	go func() { verified <- r.VerifyLeader() }() // waits for Raft's main loop to take it
-	var err error
-	select {
-	case future := <-verified:
-		err = c.await(ctx, future)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	switch {
-	case err != nil && !errors.Is(err, failover.ErrNotLeader):
-		return 0, fmt.Errorf("read index: %w: %w", failover.ErrNoQuorum, err) // a read: nothing was done
-	case err != nil:
+	failed := make(chan error, 1)
+	go func() { failed <- c.translate(r.VerifyLeader().Error()) }() // ends with Raft's leadership at the latest
+	if err := c.transport.awaitQuorum(ctx, protocol.Epoch(term), began, failed); err != nil {
+		if !errors.Is(err, failover.ErrNotLeader) && !errors.Is(err, failover.ErrNoQuorum) {
+			err = fmt.Errorf("%w: %w", failover.ErrNoQuorum, err) // a read: nothing was done
+		}
 		return 0, fmt.Errorf("read index: %w", err)
-	case r.CurrentTerm() != term:
-		return 0, c.notLeader()
 	}
 	return index, nil
 }
@@ -260,14 +253,10 @@ func (c *Consensus) servers() []raft.Server {
 
 // Voters returns the voters of the latest configuration, ascending.
 func (c *Consensus) Voters() []protocol.NodeID {
-	var voters []protocol.NodeID
-	for _, s := range c.servers() {
-		if id := ParseServerID(s.ID); s.Suffrage == raft.Voter && id != protocol.NoNode {
-			voters = append(voters, id)
-		}
+	if r := c.raft.Load(); r != nil {
+		return votersOf(r)
 	}
-	slices.Sort(voters)
-	return voters
+	return nil
 }
 
 // Leader returns whom Raft holds for the leader, and Raft's term.

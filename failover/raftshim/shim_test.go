@@ -19,7 +19,7 @@ import (
 
 func TestPeerNames(t *testing.T) {
 	_, inner := raft.NewInmemTransport("10.0.0.3:7600")
-	trans := NewTransport(inner)
+	trans := NewTransport(inner, Options{})
 	defer trans.Close()
 	if got := string(trans.EncodePeer("3", "10.0.0.3:7600")); got != "3@10.0.0.3:7600" {
 		t.Errorf("encoded as %q", got)
@@ -142,7 +142,7 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, all []*machine)) {
 		var conf raft.Configuration
 		for i := range n {
 			addr, inner := raft.NewInmemTransport(raft.ServerAddress(fmt.Sprintf("raft-%d", i+1)))
-			all = append(all, &machine{inner: inner, trans: NewTransport(inner), cons: NewConsensus(), fsm: fsm.New(nil)})
+			all = append(all, &machine{inner: inner, trans: NewTransport(inner, Options{Local: protocol.NodeID(i + 1)}), cons: NewConsensus(), fsm: fsm.New(nil)})
 			conf.Servers = append(conf.Servers, raft.Server{ID: ServerID(protocol.NodeID(i + 1)), Address: addr})
 		}
 		for i, m := range all {

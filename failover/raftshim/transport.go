@@ -2,11 +2,14 @@ package raftshim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
 	"github.com/hashicorp/raft"
 )
@@ -28,15 +31,23 @@ type Inner interface {
 //     a vote on disk says whom it was for, whatever its address.
 //   - RequestPreVote is forwarded: without it Raft would do without pre-votes.
 //   - The node can ask itself to stand for the next term (see
-//     Consensus.NewTerm).
+//     Consensus.NewTerm), and TimeoutNow is taken from nobody else than the
+//     current leader: any peer could depose a healthy one with it.
+//   - It keeps the lease: when each AppendEntries was sent that succeeded, and
+//     when this node last let one succeed. After Bar(E) it lets none of a term
+//     below E succeed, nor an InstallSnapshot.
+//   - It stands still while the disk does: past a limit no AppendEntries goes
+//     out and no vote is asked for, so that the others elect somebody else. A
+//     leader whose disk hangs would send heartbeats for ever.
 //
 // Every Raft message passes through here: outgoing ones in the methods Raft
-// calls, the embedded ones among them; incoming ones in pump, one at a time,
-// before Raft sees them. That is the place to note when an AppendEntries was
-// sent or let succeed, to withhold one of an epoch below the floor, or to
-// stand still while the disk does.
+// calls; incoming ones in pump, one at a time, as Raft takes them.
 type Transport struct {
 	Inner
+	*lease
+	writeInFlight func() time.Time
+	stallLimit    time.Duration
+
 	consumer chan raft.RPC
 	done     chan struct{}
 	once     sync.Once
@@ -44,11 +55,54 @@ type Transport struct {
 	err      error
 }
 
+// StallLimit returns how long a write to the log may take before the disk
+// counts as hung: four heartbeat timeouts, and MinStallLimit at least.
+func StallLimit(heartbeatTimeout time.Duration) time.Duration {
+	return max(4*heartbeatTimeout, MinStallLimit)
+}
+
+// MinStallLimit is longer than a busy disk takes for a sync.
+const MinStallLimit = 500 * time.Millisecond
+
+// Options are what a Transport keeps the lease by. The zero value keeps none.
+type Options struct {
+	Local protocol.NodeID
+	Clock func() time.Duration // the guard's; nil: time since NewTransport
+	Guard *fencing.Guard       // extended as stamps come in; nil: none
+	Lease time.Duration        // D, the same on all nodes, see fencing.LeaseFor; 0: the guard has no deadline
+	Floor protocol.Epoch       // what this node is promised to on disk
+
+	// WriteInFlight says since when the log store has been writing, zero if it
+	// is not. nil: the disk never hangs.
+	WriteInFlight func() time.Time
+	// StallLimit is how long such a write may take. 0: MinStallLimit.
+	StallLimit time.Duration
+}
+
+var _ failover.Lease = (*Transport)(nil)
+
 // NewTransport wraps inner and owns it from then on: Close closes both.
-func NewTransport(inner Inner) *Transport {
-	t := &Transport{Inner: inner, consumer: make(chan raft.RPC), done: make(chan struct{}), pumped: make(chan struct{})}
+func NewTransport(inner Inner, opts Options) *Transport {
+	t := &Transport{Inner: inner, lease: newLease(opts), writeInFlight: opts.WriteInFlight, stallLimit: opts.StallLimit,
+		consumer: make(chan raft.RPC), done: make(chan struct{}), pumped: make(chan struct{})}
+	if t.stallLimit == 0 {
+		t.stallLimit = MinStallLimit
+	}
 	go t.pump()
 	return t
+}
+
+// Stalled returns an error wrapping failover.ErrStalled while a write to the
+// log store takes longer than the limit.
+func (t *Transport) Stalled() error {
+	if t.writeInFlight == nil {
+		return nil
+	}
+	since := t.writeInFlight()
+	if since.IsZero() || time.Since(since) <= t.stallLimit {
+		return nil
+	}
+	return fmt.Errorf("%w: a write has been under way for %v", failover.ErrStalled, time.Since(since).Round(time.Millisecond))
 }
 
 // pump hands incoming messages to Raft.
@@ -58,15 +112,79 @@ func (t *Transport) pump() {
 	for {
 		select {
 		case rpc := <-incoming:
-			select {
-			case t.consumer <- rpc:
-			case <-t.done:
+			if !t.pass(rpc) {
 				return
 			}
 		case <-t.done:
 			return
 		}
 	}
+}
+
+// pass hands one message to Raft. Of a leader's messages it waits for the
+// answer, which Raft gives before it takes another message anyway. It is false
+// when the transport has ended.
+func (t *Transport) pass(rpc raft.RPC) bool {
+	var epoch protocol.Epoch
+	var refused error
+	switch command := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		epoch = protocol.Epoch(command.Term)
+		refused = t.barredFor(epoch)
+	case *raft.InstallSnapshotRequest:
+		epoch = protocol.Epoch(command.Term)
+		refused = t.barredFor(epoch)
+	case *raft.TimeoutNowRequest:
+		if refused = t.fromLeader(command); refused == nil {
+			return t.hand(rpc)
+		}
+	default:
+		return t.hand(rpc)
+	}
+	if refused != nil {
+		return t.reply(rpc, raft.RPCResponse{Error: refused})
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	if !t.hand(raft.RPC{Command: rpc.Command, Reader: rpc.Reader, RespChan: answer}) {
+		return false
+	}
+	select {
+	case reply := <-answer:
+		return t.reply(rpc, t.let(epoch, reply))
+	case <-t.done:
+		return false
+	}
+}
+
+func (t *Transport) hand(rpc raft.RPC) bool {
+	select {
+	case t.consumer <- rpc:
+		return true
+	case <-t.done:
+		return false
+	}
+}
+
+func (t *Transport) reply(rpc raft.RPC, answer raft.RPCResponse) bool {
+	select {
+	case rpc.RespChan <- answer:
+		return true
+	case <-t.done:
+		return false
+	}
+}
+
+// fromLeader returns nil if a TimeoutNow comes from whom this node's Raft holds
+// for the leader.
+func (t *Transport) fromLeader(command *raft.TimeoutNowRequest) error {
+	r := t.raft.Load()
+	if r == nil {
+		return errors.New("Raft is still starting")
+	}
+	if _, leader := r.LeaderWithID(); leader == "" || string(leader) != string(command.ID) {
+		return fmt.Errorf("node %q asks for a new election, and the leader is %q", command.ID, leader)
+	}
+	return nil
 }
 
 // Consumer returns the incoming messages.
