@@ -91,10 +91,13 @@ func (s *Store) appendBytes(cur *snapshot, buf []byte) error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		if undoErr := takeBack(cur); undoErr != nil {
+		if undoErr := s.takeBack(cur); undoErr != nil {
 			return s.latch(errors.Join(err, undoErr))
 		}
 		return err
+	}
+	if end := cur.end + int64(len(buf)); end > s.size {
+		s.size = makeRoom(cur.file, end, s.room)
 	}
 	if err := cur.file.Sync(); err != nil {
 		return s.latch(err)
@@ -104,9 +107,10 @@ func (s *Store) appendBytes(cur *snapshot, buf []byte) error {
 
 // takeBack removes what a failed write may have left behind the log, for good:
 // the next batch must find nothing there that could be taken for part of it.
-func takeBack(cur *snapshot) error {
+func (s *Store) takeBack(cur *snapshot) error {
 	if err := cur.file.Truncate(cur.end); err != nil {
 		return err
 	}
+	s.size = cur.end
 	return cur.file.Sync()
 }

@@ -48,11 +48,11 @@ func (f slowFile) ReadAt(p []byte, at int64) (int, error) {
 // durable yet.
 func TestReaderOvertakenByTruncation(t *testing.T) {
 	mem := memfs.New()
-	if err := mustOpen(t, memDir, withFS(mem)).Close(); err != nil {
+	if err := mustOpen(t, memDir, onMem(mem)).Close(); err != nil {
 		t.Fatal(err)
 	}
 	fs := &slowFS{FS: mem}
-	s := mustOpen(t, memDir, withFS(fs))
+	s := mustOpen(t, memDir, onMem(fs))
 	for i := range uint64(4) {
 		if err := s.StoreLog(&raft.Log{Index: i + 1, Data: []byte("old")}); err != nil {
 			t.Fatal(err)
@@ -95,11 +95,11 @@ func TestReaderOvertakenByTruncation(t *testing.T) {
 // reader gets to the bytes.
 func TestReaderOvertakenByRewrite(t *testing.T) {
 	mem := memfs.New()
-	if err := mustOpen(t, memDir, withFS(mem)).Close(); err != nil {
+	if err := mustOpen(t, memDir, onMem(mem)).Close(); err != nil {
 		t.Fatal(err)
 	}
 	fs := &slowFS{FS: mem}
-	s := mustOpen(t, memDir, withFS(fs))
+	s := mustOpen(t, memDir, onMem(fs))
 	defer s.Close()
 	for i := range uint64(4) {
 		if err := s.StoreLog(&raft.Log{Index: i + 1, Data: []byte{'a' + byte(i)}}); err != nil {
@@ -165,12 +165,12 @@ func TestOldSnapshotsStayAsTheyAre(t *testing.T) {
 func TestReadersDoNotWaitForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := memfs.New()
-		first := mustOpen(t, memDir, withFS(mem)) // so that the log is there to be opened
+		first := mustOpen(t, memDir, onMem(mem)) // so that the log is there to be opened
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
 		fs := &slowFS{FS: mem}
-		s := mustOpen(t, memDir, withFS(fs))
+		s := mustOpen(t, memDir, onMem(fs))
 		defer s.Close()
 		if err := s.StoreLog(&raft.Log{Index: 1, Data: []byte("one")}); err != nil {
 			t.Fatal(err)

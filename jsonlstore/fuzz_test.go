@@ -40,8 +40,8 @@ func FuzzOpen(f *testing.F) {
 		fs := memfs.New()
 		fs.Put(memLog, log)
 		before := fs.Files()
-		s, err := Open(memDir, withFS(fs), WithMaxEntrySize(fuzzMaxEntry))
-		r, verifyErr := Verify(memDir, withFS(fs), WithMaxEntrySize(fuzzMaxEntry))
+		s, err := Open(memDir, onMem(fs), WithMaxEntrySize(fuzzMaxEntry))
+		r, verifyErr := Verify(memDir, onMem(fs), WithMaxEntrySize(fuzzMaxEntry))
 		if verifyErr != nil {
 			t.Fatal(verifyErr)
 		}
@@ -70,7 +70,7 @@ func FuzzOpen(f *testing.F) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		again, err := Open(memDir, withFS(fs.CrashClone(memfs.LoseEverything)), WithMaxEntrySize(fuzzMaxEntry))
+		again, err := Open(memDir, onMem(fs.CrashClone(memfs.LoseEverything)), WithMaxEntrySize(fuzzMaxEntry))
 		if err != nil {
 			t.Fatalf("opening once more: %v", err)
 		}

@@ -199,7 +199,7 @@ func TestOriginalReadsOurLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	if len(lines) != len(logs) {
 		t.Fatalf("%d lines for %d entries", len(lines), len(logs))
 	}

@@ -10,13 +10,14 @@ type rawLine struct {
 	text       []byte // without the newline; valid until the next call; nil if tooLong
 	number     int    // from 1
 	offset     int64  // of the first byte
+	skipped    int64  // blanks at its front that are not in text
 	end        int64  // behind the newline, or the end of the file
 	terminated bool   // ends in a newline
 	tooLong    bool   // longer than the bound; its text was not kept
 }
 
 // lineReader cuts a file into lines. It holds one line in memory, and of a
-// line beyond the bound not even that.
+// line beyond the bound or of room written ahead not even that.
 type lineReader struct {
 	r       io.ReaderAt
 	size    int64
@@ -51,6 +52,10 @@ func (lr *lineReader) next() (rawLine, error) {
 			line.end = lr.bufOff
 			return line, nil
 		}
+		if isRoom(lr.buf) && !line.tooLong {
+			line.skipped += int64(len(lr.buf))
+			lr.advance(len(lr.buf))
+		}
 		searched = len(lr.buf)
 		if searched > lr.maxLine {
 			line.tooLong = true
@@ -65,6 +70,7 @@ func (lr *lineReader) next() (rawLine, error) {
 		}
 		// The end of the file.
 		if lr.bufOff == line.offset && len(lr.buf) == 0 {
+			lr.number--
 			return line, io.EOF
 		}
 		if !line.tooLong {

@@ -28,7 +28,7 @@ func Open(dir string, opts ...Option) (*Store, error) {
 		return nil, errors.New("opening the log store: the state directory has no name")
 	}
 	op := opening{s: &Store{
-		dir: filepath.Clean(dir), fs: o.fs, logger: o.logger, maxEntry: o.maxEntry, metrics: newMetricKeys(),
+		dir: filepath.Clean(dir), fs: o.fs, logger: o.logger, maxEntry: o.maxEntry, room: o.room, metrics: newMetricKeys(),
 	}}
 	if err := op.run(); err != nil {
 		if undoErr := op.undo(); undoErr != nil {
@@ -189,6 +189,10 @@ func (op *opening) readLog() error {
 		}
 	}
 	op.log.end = op.scan.end
+	s.size = op.log.end
+	if op.torn == nil && !op.scan.unended && op.log.end+op.scan.room == size {
+		s.size = size
+	}
 	return nil
 }
 

@@ -104,13 +104,17 @@ func (op *opening) recover() error {
 	return nil
 }
 
-// repairTail leaves the file ending with its last good line, on disk.
+// repairTail leaves the file ending with its last good line, or the room behind
+// it, on disk.
 func (op *opening) repairTail() error {
 	// Also when there is nothing behind it, for the reason that
 	// rewriteLastBatch gives: the last thing a store did may have been a cut
-	// whose sync failed.
-	if err := op.file.Truncate(op.log.end); err != nil {
-		return err
+	// whose sync failed. Then there is no room behind it, which stands only
+	// where a batch was written since.
+	if op.s.size == op.log.end {
+		if err := op.file.Truncate(op.log.end); err != nil {
+			return err
+		}
 	}
 	if err := op.rewriteLastBatch(); err != nil {
 		return err
@@ -120,6 +124,7 @@ func (op *opening) repairTail() error {
 			return err
 		}
 		op.log.end++
+		op.s.size++
 	}
 	if err := op.file.Chmod(filePerm); err != nil {
 		return err

@@ -48,6 +48,7 @@ type scanner struct {
 	cutBatch  bool      // it is also the batch of the last good line before them
 	resync    bool      // behind damage: any higher index may follow
 	unwritten *TornTail // zeros at the end of the file
+	room      int64     // blanks, and nothing else, at the end of the file
 }
 
 // badLine is a line that is no entry but may be torn.
@@ -99,14 +100,17 @@ func (s *scanner) step(line rawLine) error {
 		line.end -= int64(len(line.text) - len(text))
 	}
 	if !line.tooLong && len(trimBlanks(text)) == 0 {
-		if !line.terminated && bytes.IndexByte(line.text, 0) >= 0 {
-			s.unwritten = &TornTail{Line: line.number, Offset: line.offset, Reason: "zeros: it was never written"}
+		if !line.terminated {
+			s.endsBlank(line)
 		}
 		return nil // a blank line, or room that was never written
 	}
 	p, reason := s.parse(line, text)
 	if reason != nil {
 		return s.addBad(line, text, reason)
+	}
+	if err := s.checkFront(line, text, &p); err != nil {
+		return err
 	}
 	if len(s.bad) > 0 {
 		if s.sameBatch(&p) {
@@ -132,6 +136,38 @@ func (s *scanner) step(line rawLine) error {
 	}
 	s.last, s.end, s.unended = p.index, line.end, !line.terminated
 	return s.visit(line, &p)
+}
+
+// endsBlank takes what stands behind the last newline: room written ahead, or
+// what the disk shows where it never wrote.
+func (s *scanner) endsBlank(line rawLine) {
+	s.lines--
+	if bytes.IndexByte(line.text, 0) >= 0 {
+		s.unwritten = &TornTail{Line: line.number, Offset: line.offset, Reason: "zeros: it was never written"}
+	} else if isRoom(line.text) {
+		s.room = line.skipped + int64(len(line.text))
+	}
+}
+
+// checkFront looks at the blanks before a good line that does not follow the
+// last one, or of whose batch nothing stands before it: they may be sectors of its
+// batch that hold whole lines and were never written.
+func (s *scanner) checkFront(line rawLine, text []byte, p *parsedLine) error {
+	reason := s.follows(p.index)
+	if s.last == 0 && p.batch != 0 {
+		reason = errors.New("what stands before it in its batch was never written")
+	}
+	if reason == nil || len(s.bad) > 0 || (line.skipped == 0 && text[0] != ' ') {
+		return nil
+	}
+	torn, err := s.explained(line, text)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", s.file, err)
+	}
+	if torn {
+		s.bad = append(s.bad, badLine{place: *s.place(line, text, reason), end: line.offset + line.skipped})
+	}
+	return nil
 }
 
 // parse reads a line; reason says why it is no entry.

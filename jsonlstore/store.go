@@ -45,6 +45,7 @@ type Store struct {
 	fs       vfs.FS
 	logger   hclog.Logger
 	maxEntry int // bytes
+	room     int // bytes written ahead as blanks
 	metrics  metricKeys
 
 	snap   atomic.Pointer[snapshot]    // the log, for readers
@@ -55,6 +56,7 @@ type Store struct {
 
 	mu        sync.Mutex // held by whoever writes
 	lock      vfs.Lock
+	size      int64        // length of the log file; what is behind the last entry is blank
 	marks     []commitMark // where commit indexes stand in the log, in order
 	buf       []byte       // of the last batch, to be used again
 	failed    error        // latched; wraps logstore.ErrFailed
@@ -74,6 +76,7 @@ type options struct {
 	logger   hclog.Logger
 	maxEntry int
 	fs       vfs.FS
+	room     int
 }
 
 // WithLogger has the store report what a person should know, such as a torn
@@ -86,11 +89,8 @@ func WithLogger(l hclog.Logger) Option { return func(o *options) { o.logger = l 
 // it was written with.
 func WithMaxEntrySize(bytes int) Option { return func(o *options) { o.maxEntry = bytes } }
 
-// withFS puts the store on another file system.
-func withFS(fs vfs.FS) Option { return func(o *options) { o.fs = fs } }
-
 func collect(opts []Option) (options, error) {
-	o := options{logger: hclog.NewNullLogger(), maxEntry: DefaultMaxEntryBytes, fs: vfs.OS{}}
+	o := options{logger: hclog.NewNullLogger(), maxEntry: DefaultMaxEntryBytes, fs: vfs.OS{}, room: roomBytes}
 	for _, opt := range opts {
 		opt(&o)
 	}

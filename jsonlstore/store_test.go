@@ -3,6 +3,7 @@ package jsonlstore
 import (
 	"testing"
 
+	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 	"github.com/aiondb/aiondb-ha/logstore/storetest"
 )
@@ -19,4 +20,13 @@ func mustOpen(t testing.TB, dir string, opts ...Option) *Store {
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t testing.TB) logstore.Store { return mustOpen(t, t.TempDir()) })
 	storetest.RunPersistent(t, func(t testing.TB, dir string) logstore.Store { return mustOpen(t, dir) })
+}
+
+// testRoom is the room that stores on a memory file system write ahead: little,
+// so that they often come to its end, and no whole number of sectors.
+const testRoom = 1300
+
+// onMem puts a store on a file system of tests, with little room.
+func onMem(fs vfs.FS) Option {
+	return func(o *options) { o.fs, o.room = fs, testRoom }
 }

@@ -13,10 +13,10 @@ import (
 // explained tells whether a crash in the middle of a write explains a line that
 // is no entry: it stops short of its end, or a sector of it was never written.
 func (s *scanner) explained(line rawLine, text []byte) (bool, error) {
-	if !line.terminated && !line.tooLong && stopsShort(text) {
+	if !line.terminated && !line.tooLong && stopsShort(bytes.TrimLeft(text, " ")) {
 		return true, nil
 	}
-	if !line.tooLong {
+	if !line.tooLong && line.skipped == 0 {
 		return hasBlankSector(bytes.NewReader(text), -line.offset, line.offset, line.offset+int64(len(text)))
 	}
 	return hasBlankSector(s.r, 0, line.offset, line.end)

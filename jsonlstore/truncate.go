@@ -65,6 +65,7 @@ func (s *Store) cutTail(cur *snapshot, count int) error {
 		s.snap.Store(&back)
 		return err
 	}
+	s.size = next.end
 	s.marks = slices.Clip(marks)
 	s.staged.Store(min(s.staged.Load(), next.last()))
 	if err := cur.file.Sync(); err != nil {
@@ -89,6 +90,7 @@ func (s *Store) cutFront(cur *snapshot, index uint64) error {
 	}
 	next := *cur
 	next.cutFront(n, file)
+	s.size = next.end
 	s.marks = slices.Clone(marks)
 	s.snap.Store(&next)
 	// A reader that still has the old file and comes too late starts again

@@ -22,8 +22,10 @@ const verifyAttempts = 3
 // Report is what Verify found in a state directory.
 type Report struct {
 	File  string // path of the log
-	Bytes int64  // its length
+	Bytes int64  // its length, without the room
 	Lines int    // how many it has, blank ones included
+	// RoomBytes is what is written ahead as blanks behind the last entry.
+	RoomBytes int64
 
 	Entries     int    // good entries
 	First, Last uint64 // indexes of the first and the last; 0, 0: none
@@ -141,7 +143,7 @@ func (r *Report) readLog(file vfs.File, o options) error {
 	if r.Torn, err = sc.run(); err != nil {
 		return err
 	}
-	r.Bytes, r.Lines = size, sc.lines
+	r.Bytes, r.Lines, r.RoomBytes = size-sc.room, sc.lines, sc.room
 	r.dropAfter(sc.last)
 	r.Commit = min(r.Commit, r.Last)
 	return nil
