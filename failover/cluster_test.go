@@ -31,8 +31,11 @@ type network struct {
 	ledger
 	written int
 
-	mu    sync.Mutex
-	cut   map[[2]protocol.NodeID]bool
+	mu  sync.Mutex
+	cut map[[2]protocol.NodeID]bool
+
+	lastPrimary health.PrimaryHealthStatus // what the oracle knows
+
 	rough *rand.Rand // messages are delayed, lost and repeated by it; nil: they are not
 }
 
@@ -73,6 +76,7 @@ type node struct {
 	driver *failover.Driver
 	guard  *fencing.Guard
 
+	asleep  atomic.Int64              // what the boot clock has run more
 	writing atomic.Pointer[time.Time] // what the log store says of the write in flight; nil: none
 }
 
@@ -117,6 +121,9 @@ func raftConfig(id protocol.NodeID) *raft.Config {
 	return c
 }
 
+// maxFailoverLag matters only where a test tells of a last primary.
+const maxFailoverLag = 10
+
 var testTiming = failover.Timing{BallotTimeout: 200 * time.Millisecond, StepDownTimeout: 500 * time.Millisecond,
 	RaftTimeout: 500 * time.Millisecond, CoolDown: 3 * time.Second, DeferMemory: 3 * time.Second,
 	DatabaseTimeout: time.Second, HandoverTimeout: 2 * time.Second}
@@ -151,7 +158,7 @@ func (net *network) start(id protocol.NodeID) {
 	nd.fsm = fsm.New(nil)
 	nd.cons = raftshim.NewConsensus()
 	began := time.Now()
-	clock := func() time.Duration { return time.Since(began) }
+	clock := func() time.Duration { return time.Since(began) + time.Duration(nd.asleep.Load()) }
 	nd.guard = fencing.NewGuard(clock)
 	floor, err := fencing.OpenFloor(nd.floor)
 	if err == nil {
@@ -164,7 +171,7 @@ func (net *network) start(id protocol.NodeID) {
 	nd.trans = raftshim.NewTransport(nd.inner, raftshim.Options{Local: id, Clock: clock, Guard: nd.guard,
 		Lease: fencing.LeaseFor(raftConfig(id).HeartbeatTimeout), Floor: floor.Current().Epoch, WriteInFlight: nd.writeInFlight})
 	nd.driver, err = failover.NewDriver(failover.DriverConfig{Local: id, Raft: nd.cons, Lease: nd.trans, Peers: (*peers)(nd),
-		Cluster: (*cluster)(nd), Database: nd.db, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming})
+		Cluster: (*cluster)(nd), Database: nd.db, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming, MaxFailoverLag: maxFailoverLag})
 	if err != nil {
 		net.t.Fatal(err)
 	}
@@ -388,7 +395,11 @@ func (c *cluster) Address(id protocol.NodeID) string { return "db-" + id.String(
 // oracle is a health view that is right at once.
 type oracle node
 
-func (o *oracle) Primary() health.PrimaryHealthStatus { return health.PrimaryHealthStatus{} }
+func (o *oracle) Primary() health.PrimaryHealthStatus {
+	o.net.mu.Lock()
+	defer o.net.mu.Unlock()
+	return o.net.lastPrimary
+}
 func (o *oracle) Reachable() []protocol.NodeID {
 	out := []protocol.NodeID{o.id}
 	for _, id := range o.net.others(o.id) {

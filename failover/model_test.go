@@ -227,7 +227,7 @@ func (l *ledger) ack(value string, epoch protocol.Epoch) {
 func (net *network) oneGuard(promoted protocol.NodeID) {
 	for _, id := range net.others(promoted) {
 		if nd := net.nodes[id]; nd.isUp() {
-			if epoch, open := nd.guard.Epoch(); open {
+			if epoch, open := nd.guard.Epoch(); open && nd.guard.Check(epoch) == nil {
 				net.ledger.mu.Lock()
 				net.faults = append(net.faults, fmt.Sprintf("node %d is promoted while the guard of node %d is open in epoch %d", promoted, id, epoch))
 				net.ledger.mu.Unlock()

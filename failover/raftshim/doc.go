@@ -3,7 +3,7 @@
 // failover driver, and whoever proposes commands, Raft's answers in the
 // project's own words.
 //
-//	trans := raftshim.NewTransport(inner)     // inner: *raft.NetworkTransport
+//	trans := raftshim.NewTransport(inner, opts)  // inner: *raft.NetworkTransport
 //	cons := raftshim.NewConsensus()
 //	conf.NotifyCh = cons.NotifyCh()
 //	r, _ := raft.NewRaft(conf, fsm, logs, stable, snaps, trans)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/fsm/command"
 	"github.com/aiondb/aiondb-ha/protocol"
@@ -128,6 +130,9 @@ func TestBeforeAttach(t *testing.T) {
 // machine is a member of a cluster of bare Rafts.
 type machine struct {
 	inner *raft.InmemTransport
+	valve *valve
+	guard *fencing.Guard
+	stuck atomic.Pointer[time.Time]
 	trans *Transport
 	raft  *raft.Raft
 	cons  *Consensus
@@ -137,12 +142,25 @@ type machine struct {
 // inCluster runs f with n Rafts, the first of which leads.
 func inCluster(t *testing.T, n int, f func(t *testing.T, all []*machine)) {
 	t.Helper()
+	inClusterOf(t, n, false, f)
+}
+
+// inClusterOf can do without pipelines: then all of a node's AppendEntries go
+// through its valve.
+func inClusterOf(t *testing.T, n int, unpiped bool, f func(t *testing.T, all []*machine)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var all []*machine
 		var conf raft.Configuration
 		for i := range n {
 			addr, inner := raft.NewInmemTransport(raft.ServerAddress(fmt.Sprintf("raft-%d", i+1)))
-			all = append(all, &machine{inner: inner, trans: NewTransport(inner, Options{Local: protocol.NodeID(i + 1)}), cons: NewConsensus(), fsm: fsm.New(nil)})
+			m := &machine{inner: inner, valve: &valve{InmemTransport: inner, unpiped: unpiped}, cons: NewConsensus(), fsm: fsm.New(nil)}
+			began := time.Now()
+			clock := func() time.Duration { return time.Since(began) }
+			m.guard = fencing.NewGuard(clock)
+			m.trans = NewTransport(m.valve, Options{Local: protocol.NodeID(i + 1), Clock: clock, Guard: m.guard,
+				Lease: fencing.LeaseFor(200 * time.Millisecond), WriteInFlight: m.writeInFlight})
+			all = append(all, m)
 			conf.Servers = append(conf.Servers, raft.Server{ID: ServerID(protocol.NodeID(i + 1)), Address: addr})
 		}
 		for i, m := range all {
