@@ -101,50 +101,46 @@ func checkLost(t *testing.T, acks []democluster.Ack, data map[string]string) {
 	}
 }
 
-// A primary that is stopped is replaced; when it wakes up it acknowledges no
-// write that it was sent after that, nothing is lost, and it follows. That much
-// the floor of the replicas gives. A write that was replicated before the pause
-// may still be acknowledged after it: only a lease can prevent that.
+// A primary that is stopped is replaced; when it wakes up it acknowledges
+// nothing more, not even a write that was on a quorum of disks before it was
+// stopped: its lease is over. Nothing is lost, and it follows.
 func TestPausedPrimaryIsReplaced(t *testing.T) {
+	const pauses = 5
 	c, primary := startCluster(t, 3)
 	client := newClient(t, c)
-	ctx := within(t, 2*time.Minute)
-	if err := client.WaitAcks(ctx, 50); err != nil {
-		t.Fatal(err)
+	ctx := within(t, 4*time.Minute)
+	for range pauses {
+		if err := client.WaitAcks(ctx, 50); err != nil {
+			t.Fatal(err)
+		}
+		old := client.Epoch()
+		if err := c.Pause(primary.NodeID); err != nil {
+			t.Fatal(err)
+		}
+		first, err := client.WaitEpoch(ctx, old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first.Node == primary.NodeID {
+			t.Fatalf("the paused node acknowledged %+v", first)
+		}
+		if err := client.WaitAcks(ctx, 50); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Resume(primary.NodeID); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.WaitAcks(ctx, 50); err != nil {
+			t.Fatal(err)
+		}
+		primary = settle(t, c)
 	}
-	old := client.Epoch()
-	if err := c.Pause(primary.NodeID); err != nil {
-		t.Fatal(err)
-	}
-	first, err := client.WaitEpoch(ctx, old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first.Node == primary.NodeID {
-		t.Fatalf("the paused node acknowledged %+v", first)
-	}
-	if err := client.WaitAcks(ctx, 50); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Resume(primary.NodeID); err != nil {
-		t.Fatal(err)
-	}
-	if err := client.WaitAcks(ctx, 50); err != nil {
-		t.Fatal(err)
-	}
-	now := settle(t, c)
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	data, err := c.Dump(ctx, now.NodeID)
+	data, err := c.Dump(ctx, primary.NodeID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acks := client.Acks()
-	checkLost(t, acks, data)
-	for _, a := range democluster.DualPrimaryAcks(acks) {
-		if a.Sent > first.Acked {
-			t.Errorf("epoch %d acknowledged a write sent after epoch %d had begun to: %+v", a.Epoch, first.Epoch, a)
-		}
-	}
+	checkRecord(t, client.Acks(), data)
 }
