@@ -61,9 +61,9 @@ func (n *Node) startRaft() (err error) {
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(n.config.NodeID.String())
 	conf.HeartbeatTimeout = n.config.HealthCheckTimeout
-	// A leader that is cut off gives up before the others can have elected
-	// another one: they wait for the whole timeout first.
-	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout / 2
+	// How long a leader that is cut off may believe in itself does no harm: our
+	// own lease has ended by then. A shorter time makes a busy machine flap.
+	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout
 	conf.ElectionTimeout = n.config.ElectionTimeout
 	conf.CommitTimeout = commitTimeout
 	conf.SnapshotInterval = snapshotInterval
