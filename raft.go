@@ -64,7 +64,9 @@ func (n *Node) startRaft() (err error) {
 	// How long a leader that is cut off may believe in itself does no harm: our
 	// own lease has ended by then. A shorter time makes a busy machine flap.
 	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout
-	conf.ElectionTimeout = n.config.ElectionTimeout
+	// Raft draws one to two of these. Half of it: no try takes longer than what
+	// was set.
+	conf.ElectionTimeout = max(n.config.ElectionTimeout/2, conf.HeartbeatTimeout)
 	conf.CommitTimeout = commitTimeout
 	conf.SnapshotInterval = snapshotInterval
 	conf.ShutdownOnRemove = false

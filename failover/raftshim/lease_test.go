@@ -3,6 +3,7 @@ package raftshim
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -350,4 +351,30 @@ func TestLeaseDuringAConfigurationChange(t *testing.T) {
 			t.Errorf("with a voter on its way: %v", got)
 		}
 	})
+}
+
+// A leader's death is noticed after little more than the heartbeat timeout,
+// not after up to three.
+func TestLeaderLossIsNoticedInTime(t *testing.T) {
+	const runs = 15
+	var took []time.Duration
+	for range runs {
+		inCluster(t, 3, func(t *testing.T, all []*machine) {
+			time.Sleep(500 * time.Millisecond)
+			all[0].inner.DisconnectAll()
+			for _, m := range all[1:] {
+				m.inner.Disconnect(all[0].inner.LocalAddr())
+			}
+			died := time.Now()
+			for all[1].raft.State() != raft.Leader && all[2].raft.State() != raft.Leader {
+				time.Sleep(time.Millisecond)
+			}
+			took = append(took, time.Since(died))
+		})
+	}
+	slices.Sort(took)
+	t.Logf("with a heartbeat timeout of 200 ms: %v", took)
+	if median := took[runs/2]; median > 250*time.Millisecond {
+		t.Errorf("median %v", median)
+	}
 }
