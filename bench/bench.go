@@ -26,10 +26,10 @@ type scale struct {
 var scales = map[string]scale{
 	"quick": {name: "quick", rounds: 21, appends: 32, reads: 1000, preload: 2000, small: 10_000, large: 50_000,
 		opens: 5, cuts: 3, batches: 100, bulk: []string{"opaque"}},
-	"standard": {name: "standard", rounds: 31, appends: 40, reads: 2000, preload: 5000, small: 10_000, large: 200_000,
+	"standard": {name: "standard", rounds: 25, appends: 32, reads: 1000, preload: 5000, small: 10_000, large: 200_000,
 		opens: 7, cuts: 3, batches: 200, bulk: []string{"opaque", "KvWrite"}},
-	"full": {name: "full", rounds: 41, appends: 50, reads: 4000, preload: 10_000, small: 10_000, large: 1_000_000,
-		opens: 5, cuts: 3, batches: 300, bulk: []string{"opaque", "KvWrite"}},
+	"full": {name: "full", rounds: 31, appends: 40, reads: 2000, preload: 10_000, small: 10_000, large: 1_000_000,
+		opens: 5, cuts: 3, batches: 200, bulk: []string{"opaque", "KvWrite"}},
 }
 
 // bench is one run.

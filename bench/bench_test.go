@@ -2,9 +2,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,8 +37,9 @@ func TestEverything(t *testing.T) {
 			}
 		}
 	}
+	done := b.report()
 	var text, markdown, js bytes.Buffer
-	if err := errors.Join(b.print(&text, false, false), b.print(&markdown, false, true), b.print(&js, true, false)); err != nil {
+	if err := errors.Join(done.print(&text, false, false), done.print(&markdown, false, true), done.print(&js, true, false)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"StoreLogs beside 4 readers", "a vote in a new term", "GetLog, p99.9", "goals:"} {
@@ -45,9 +47,13 @@ func TestEverything(t *testing.T) {
 			t.Errorf("%q is missing in:\n%s", want, text.String())
 		}
 	}
-	var back report
-	if err := json.Unmarshal(js.Bytes(), &back); err != nil || len(back.Rows) != len(b.rows) {
-		t.Errorf("JSON: %d rows of %d, %v", len(back.Rows), len(b.rows), err)
+	file := filepath.Join(t.TempDir(), "run.json")
+	var again bytes.Buffer
+	if err := errors.Join(os.WriteFile(file, js.Bytes(), 0o600), execute([]string{"-from", file}, &again, io.Discard)); err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != text.String() {
+		t.Errorf("read back from JSON:\n%s\nwant:\n%s", again.String(), text.String())
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -164,9 +163,4 @@ func (l *lane) check(log *raft.Log, index uint64) error {
 		return fmt.Errorf("%s returned a wrong entry for index %d: %+.200v", l.kind.name, index, *log)
 	}
 	return nil
-}
-
-// subdir names a directory for one store within the run's own.
-func (b *bench) subdir(parts ...string) string {
-	return filepath.Join(append([]string{b.dir}, parts...)...)
 }

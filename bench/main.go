@@ -7,7 +7,7 @@
 //	go run .                     a log of 200,000 entries
 //	go run . -full               a log of a million
 //	go run . -only 'getlog|vote' what matches; -list names everything
-//	go run . -markdown > ../docs/benchmarks.md
+//	go run . -full -markdown > ../docs/benchmarks.md
 package main
 
 import (
@@ -37,6 +37,7 @@ func execute(args []string, out, progress io.Writer) (err error) {
 	dir := flags.String("dir", "", "work in a new directory within this `directory`, on the disk to be measured (default: the temporary directory)")
 	asJSON := flags.Bool("json", false, "print JSON")
 	asMarkdown := flags.Bool("markdown", false, "print the text of docs/benchmarks.md")
+	from := flags.String("from", "", "measure nothing, print what -json has written to this `file`")
 	profile := flags.String("cpuprofile", "", "write a CPU profile to this `file`")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -49,6 +50,13 @@ func execute(args []string, out, progress io.Writer) (err error) {
 		b.scale = scales["quick"]
 	case *full:
 		b.scale = scales["full"]
+	}
+	if *from != "" {
+		r, err := readReport(*from)
+		if err != nil {
+			return err
+		}
+		return r.print(out, *asJSON, *asMarkdown)
 	}
 	if b.only, err = regexp.Compile(*only); err != nil {
 		return err
@@ -75,27 +83,11 @@ func execute(args []string, out, progress io.Writer) (err error) {
 	if err := b.run(); err != nil {
 		return err
 	}
-	return b.print(out, *asJSON, *asMarkdown)
-}
-
-func (b *bench) print(out io.Writer, asJSON, asMarkdown bool) error {
-	m := describeMachine(b.dir)
-	switch {
-	case b.listing:
+	if b.listing {
 		for _, name := range b.names {
 			fmt.Fprintln(out, name)
 		}
-	case len(b.rows) == 0:
-		return fmt.Errorf("nothing is called that; -list names the measurements")
-	case asJSON:
-		return report{Machine: m, Scale: b.scale.name, Rows: b.rows}.writeJSON(out)
-	case asMarkdown:
-		b.writeMarkdown(out, m)
-	default:
-		m.writeText(out)
-		fmt.Fprintln(out)
-		makeTable(b.rows).writeText(out)
-		fmt.Fprintf(out, "\n%s\n", summary(b.rows))
+		return nil
 	}
-	return nil
+	return b.report().print(out, *asJSON, *asMarkdown)
 }

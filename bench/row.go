@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 )
 
 // row is one line of the result.
@@ -37,6 +37,14 @@ type goal struct {
 	Peer  string  `json:"peer,omitempty"`
 	Bound float64 `json:"bound"`
 	Met   bool    `json:"met"`
+}
+
+// name says in a word what the bound is against.
+func (g goal) name() string {
+	if g.Peer == "" {
+		return "bound"
+	}
+	return strings.TrimPrefix(g.Peer, "raft-")
 }
 
 func atMost(bound float64, peer string) goal { return goal{Peer: peer, Bound: bound} }
@@ -81,10 +89,6 @@ func (r *row) judge(g goal) goal {
 	ratio, ok := r.Ratios[g.Peer]
 	g.Met = ok && ratio.Median <= g.Bound
 	return g
-}
-
-func (r row) met() bool {
-	return !slices.ContainsFunc(r.Goals, func(g goal) bool { return !g.Met })
 }
 
 // format writes a value with its unit in three digits or so.

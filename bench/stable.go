@@ -132,7 +132,7 @@ func vote(s store, term uint64) (time.Duration, error) {
 func wantBytes(s store, key, want []byte) error {
 	got, err := s.Get(key)
 	if err == nil && !bytes.Equal(got, want) {
-		err = fmt.Errorf("Get %s: %q, want %q", key, got, want)
+		err = fmt.Errorf("value of %s: %q, want %q", key, got, want)
 	}
 	return err
 }
@@ -140,7 +140,7 @@ func wantBytes(s store, key, want []byte) error {
 func wantUint64(s store, key []byte, want uint64) error {
 	got, err := s.GetUint64(key)
 	if err == nil && got != want {
-		err = fmt.Errorf("GetUint64 %s: %d, want %d", key, got, want)
+		err = fmt.Errorf("value of %s: %d, want %d", key, got, want)
 	}
 	return err
 }

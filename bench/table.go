@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -63,26 +62,30 @@ func (t *table) cell(r row, name string) string {
 func goalText(r row) string {
 	var parts []string
 	for _, g := range r.Goals {
-		switch g.Peer {
-		case nameWAL:
-			parts = append(parts, fmt.Sprintf("≤ %.2f wal", g.Bound))
-		case nameBolt:
-			parts = append(parts, fmt.Sprintf("≤ %.2f boltdb", g.Bound))
-		default:
+		if g.Peer == "" {
 			parts = append(parts, "≤ "+r.Unit.format(g.Bound))
+		} else {
+			parts = append(parts, fmt.Sprintf("≤ %.2f %s", g.Bound, g.name()))
 		}
 	}
 	return strings.Join(parts, ", ")
 }
 
+// verdict names the goals that were missed.
 func verdict(r row) string {
-	switch {
-	case len(r.Goals) == 0:
+	if len(r.Goals) == 0 {
 		return ""
-	case r.met():
+	}
+	var missed []string
+	for _, g := range r.Goals {
+		if !g.Met {
+			missed = append(missed, g.name())
+		}
+	}
+	if missed == nil {
 		return "met"
 	}
-	return "MISSED"
+	return "MISSED: " + strings.Join(missed, ", ")
 }
 
 // writeText writes aligned columns for a terminal.
@@ -138,32 +141,4 @@ func (t table) writeMarkdown(w io.Writer) {
 	for i, n := range t.notes {
 		fmt.Fprintf(w, "\n[%d] %s\n", i+1, n)
 	}
-}
-
-// report is the result as JSON.
-type report struct {
-	Machine machine `json:"machine"`
-	Scale   string  `json:"scale"`
-	Rows    []row   `json:"rows"`
-}
-
-func (r report) writeJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(r)
-}
-
-// summary counts the goals.
-func summary(rows []row) string {
-	var met, missed int
-	for _, r := range rows {
-		for _, g := range r.Goals {
-			if g.Met {
-				met++
-			} else {
-				missed++
-			}
-		}
-	}
-	return fmt.Sprintf("goals: %d met, %d missed", met, missed)
 }
