@@ -127,6 +127,7 @@ func FuzzLine(f *testing.F) {
 	f.Add([]byte(`{"index":1,"term":1,"command":{"New":{}}}`))
 	f.Add([]byte(` {"term" : 1, "command":"Noop" , "index": 12 } `))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		agree(t, text)
 		p, err := parseLine(text)
 		if err != nil {
 			return
@@ -139,6 +140,7 @@ func FuzzLine(f *testing.F) {
 		if bytes.IndexByte(line, '\n') != len(line)-1 {
 			t.Fatalf("%q is not one line", line)
 		}
+		agree(t, line)
 		q, err := parseLine(line)
 		if err != nil {
 			t.Fatalf("%q was written as %q: %v", text, line, err)

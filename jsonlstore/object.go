@@ -143,7 +143,7 @@ func parseBytes(value []byte) ([]byte, error) {
 		return nil, err
 	}
 	out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
-	n, err := base64.StdEncoding.Strict().Decode(out, text)
+	n, err := strictBase64.Decode(out, text)
 	if err != nil {
 		return nil, errors.New("not base64")
 	}

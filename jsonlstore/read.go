@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -65,28 +66,58 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 			return raft.ErrLogNotFound
 		}
 		from, to := snap.span(index)
-		text := make([]byte, to-from)
+		buf, text := borrow(int(to - from))
 		n, err := snap.file.ReadAt(text, from)
 		if errors.Is(err, fs.ErrClosed) {
+			giveBack(buf)
 			continue // the log moved to another file, or the store was closed
 		}
 		// What was read counts only if the tail was not cut meanwhile: the
 		// bytes may be those of a later batch, not synced yet.
 		if s.snap.Load().gen != snap.gen {
+			giveBack(buf)
 			continue
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
+			giveBack(buf)
 			return fmt.Errorf("reading log entry %d from %s: %w", index, s.logPath(), err)
 		}
-		if err := parseEntry(text[:n], index, log); err != nil {
+		err = parseEntry(text[:n], index, log)
+		giveBack(buf)
+		if err != nil {
 			return s.damageAt(snap.file, from, index, err)
 		}
 		return nil
 	}
 }
 
+// lineBuffers holds buffers for lines, so that a read allocates nothing but the
+// entry's own bytes.
+var lineBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// keepLineBytes bounds the buffers in lineBuffers.
+const keepLineBytes = 256 << 10
+
+// borrow returns a buffer and its first size bytes; giveBack must follow.
+func borrow(size int) (buf *[]byte, text []byte) {
+	buf = lineBuffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in it
+	if cap(*buf) < size {
+		*buf = make([]byte, size, size+size/2)
+	}
+	return buf, (*buf)[:size]
+}
+
+func giveBack(buf *[]byte) {
+	if cap(*buf) <= keepLineBytes {
+		lineBuffers.Put(buf)
+	}
+}
+
 // parseEntry reads the line of the entry that must have the given index.
 func parseEntry(text []byte, index uint64, log *raft.Log) error {
+	if p, ok := parseWritten(text); ok && p.index == index && p.entry(log) {
+		return nil
+	}
 	p, err := parseLine(text)
 	if err != nil {
 		return err

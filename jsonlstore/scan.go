@@ -175,6 +175,9 @@ func (s *scanner) parse(line rawLine, text []byte) (p parsedLine, reason error) 
 	if line.tooLong {
 		return p, fmt.Errorf("the line is longer than the %d bytes that an entry may take", s.maxLine)
 	}
+	if p, ok := parseWritten(text); ok {
+		return p, nil
+	}
 	p, err := parseLine(text)
 	if err == nil && !p.summed {
 		_, err = payloadOf(p.command) // no checksum vouches for it

@@ -231,7 +231,7 @@ func (f *stateFields) ours(st *stableState) error {
 		return nil
 	}
 	return eachField(f.stable, func(key, value []byte) error {
-		k, err := base64.StdEncoding.Strict().DecodeString(string(key))
+		k, err := strictBase64.DecodeString(string(key))
 		if err != nil {
 			return fmt.Errorf("stable: key %.40q is not base64", key)
 		}

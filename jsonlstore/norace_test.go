@@ -1,0 +1,5 @@
+//go:build !race
+
+package jsonlstore
+
+const raceEnabled = false
