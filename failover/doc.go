@@ -23,10 +23,17 @@
 //     ballot to every other voter
 //  4. won by a quorum of grants; or lost to a better position, and leadership
 //     goes there; or no quorum, and it is asked again after a while
+//     Then, if it may still be running: the lease of the primary before, until
+//     D·(1+ε) after the youngest help that one of the quorum has given
 //  5. the promotion is committed to the timeline history
 //  6. the fencing token is acquired, the guard opens, the database is promoted
 //  7. leadership lost, a higher epoch seen, a switchover: the guard closes
 //     first, for good in its epoch, and the database is demoted after it
+//
+// While it is primary, the guard runs on a lease that every heartbeat to a
+// quorum renews ([Lease]): a primary that was stopped, cut off or suspended
+// stops speaking by itself, before another one begins. A node whose log store
+// hangs, or that is further behind than max_failover_lag, hands leadership on.
 //
 // Nodes that are told by the timeline history that another is primary let
 // their databases follow it, and never one of an epoch below their floor.

@@ -61,7 +61,7 @@ func (o *Orchestrator) openBallot(in Prepared) {
 	o.ballot = election.New(election.Config{Local: o.local, Voters: in.Voters, Epoch: o.epoch, Position: in.Position,
 		Timeout: o.timing.BallotTimeout, Grace: o.timing.Grace, Alive: in.Alive, PassedOver: passedOver}, o.now)
 	o.phase = balloting
-	o.step("BallotOpened", o.local, fmt.Sprintf("own position %v, %d voters", in.Position, len(in.Voters)))
+	o.step("BallotOpened", o.local, fmt.Sprintf("own position %v, %d voters%s", in.Position, len(in.Voters), o.silence(in.Age)))
 	var messages []protocol.DirectedMessage
 	for _, id := range in.Voters {
 		if id != o.local {
@@ -114,7 +114,7 @@ func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 	detail := ""
 	switch in.Answer.Refusal {
 	case protocol.BallotGranted:
-		detail = fmt.Sprintf("granted, at %v", in.Answer.Position)
+		detail = fmt.Sprintf("granted, at %v%s", in.Answer.Position, o.silence(ageOf(in.Answer)))
 	case protocol.BallotBetter:
 		detail = fmt.Sprintf("has a better position, %v", in.Answer.Position)
 	case protocol.BallotStaleEpoch:
@@ -135,8 +135,20 @@ func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 	o.judge()
 }
 
+// silence tells, for the journal, how long the earlier primary had not been
+// heard of: most of a failover's time lies before it begins.
+func (o *Orchestrator) silence(age time.Duration) string {
+	if o.prepared.Earlier == protocol.NoNode || o.prepared.Earlier == o.local || age >= maxAge {
+		return ""
+	}
+	return fmt.Sprintf("; last heard of an earlier leader %v ago", age.Round(100*time.Microsecond))
+}
+
+// maxAge is the age that stands for an infinite one.
+const maxAge = math.MaxInt64 / time.Microsecond * time.Microsecond
+
 func ageOf(a protocol.BallotAnswer) time.Duration {
-	return time.Duration(min(a.AgeUS, math.MaxInt64/uint64(time.Microsecond))) * time.Microsecond
+	return time.Duration(min(a.AgeUS, uint64(maxAge/time.Microsecond))) * time.Microsecond
 }
 
 // outwait promotes when no lease of an earlier primary can be running any more
