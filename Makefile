@@ -24,6 +24,7 @@ demo: build ## start three real nodes, kill the primary, watch another take over
 .PHONY: test
 test: ## run every test under the race detector
 	$(GO) test -race $(TESTFLAGS) ./...
+	cd bench && $(GO) test $(TESTFLAGS) ./...
 
 .PHONY: check
 check: format vet lint tidy test ## everything a change must pass: format, vet, lint, tidy, test
@@ -35,21 +36,33 @@ format: ## fail if a file is not formatted
 .PHONY: vet
 vet: ## go vet
 	$(GO) vet ./...
+	cd bench && $(GO) vet ./...
 
 .PHONY: lint
 lint: ## staticcheck, pinned in tools/go.mod
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	cd bench && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
 
 .PHONY: tidy
 tidy: ## fail if go.mod or go.sum is not tidy
 	$(GO) mod tidy -diff
+	cd bench && $(GO) mod tidy -diff
 
 .PHONY: failover-times
 failover-times: build ## run the demo 20 times and print the failover times
 	@sh tools/failover-times.sh $(BIN) 20
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: ## measure the store beside raft-wal and raft-boltdb, about a minute
+	cd bench && $(GO) run . -quick
+
+.PHONY: bench-full
+bench-full: ## the same with a million entries; writes docs/benchmarks.md
+	cd bench && $(GO) run . -full -markdown > ../docs/benchmarks.md.tmp
+	mv docs/benchmarks.md.tmp docs/benchmarks.md
+
+.PHONY: bench-code
+bench-code: ## the benchmarks inside the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean
