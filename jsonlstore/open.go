@@ -77,6 +77,7 @@ func (op *opening) undo() error {
 	if op.file != nil {
 		errs = append(errs, op.file.Close())
 	}
+	op.s.closeStateFiles()
 	if op.newState {
 		errs = append(errs, removeIfThere(op.s.fs, op.s.statePath()))
 	}

@@ -54,14 +54,15 @@ type Store struct {
 	flight inFlight
 	closed atomic.Bool
 
-	mu        sync.Mutex // held by whoever writes
-	lock      vfs.Lock
-	size      int64        // length of the log file; what is behind the last entry is blank
-	marks     []commitMark // where commit indexes stand in the log, in order
-	buf       []byte       // of the last batch, to be used again
-	failed    error        // latched; wraps logstore.ErrFailed
-	closeOnce sync.Once
-	closeErr  error
+	mu         sync.Mutex // held by whoever writes
+	lock       vfs.Lock
+	size       int64        // length of the log file; what is behind the last entry is blank
+	marks      []commitMark // where commit indexes stand in the log, in order
+	buf        []byte       // of the last batch, to be used again
+	stateFiles stateFiles
+	failed     error // latched; wraps logstore.ErrFailed
+	closeOnce  sync.Once
+	closeErr   error
 }
 
 var _ logstore.Store = (*Store)(nil)
@@ -119,6 +120,7 @@ func (s *Store) Close() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.closed.Store(true)
+		s.closeStateFiles()
 		if err := errors.Join(s.snap.Load().file.Close(), s.lock.Unlock()); err != nil {
 			s.closeErr = fmt.Errorf("closing the log store in %s: %w", s.dir, err)
 		}

@@ -17,7 +17,8 @@
 //  4. A sector is written as a whole or not at all; writing to one never
 //     changes another.
 //  5. Rename puts the new file in the place of the old one at once: a crash
-//     leaves one of the two.
+//     leaves one of the two. Exchange likewise: a crash leaves both names as they
+//     were, or both exchanged.
 package vfs
 
 import (
@@ -50,6 +51,9 @@ type FS interface {
 	Remove(name string) error
 	// Rename gives a file a new name in the same directory, replacing what had it.
 	Rename(oldName, newName string) error
+	// Exchange has two files in the same directory change names. It returns an
+	// error that wraps errors.ErrUnsupported where that cannot be done at once.
+	Exchange(a, b string) error
 	// Stat describes a file or directory.
 	Stat(name string) (Info, error)
 	// SyncDir makes the names in a directory durable.

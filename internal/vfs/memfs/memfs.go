@@ -37,6 +37,7 @@ const (
 	Truncate
 	Sync
 	Rename
+	Exchange
 	Remove
 	Mkdir
 	SyncDir
@@ -46,7 +47,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"create", "write", "truncate", "sync", "rename", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
+	return [...]string{"create", "write", "truncate", "sync", "rename", "exchange", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
 }
 
 // Op is an operation that is about to happen.
@@ -108,12 +109,13 @@ type write struct {
 }
 
 // nameOp is a change of a directory: name leads to node from now on (nil:
-// nowhere), and old, if not "", leads nowhere.
+// nowhere), and old, if not "", leads to oldNode.
 type nameOp struct {
-	dir  string
-	name string
-	node *node
-	old  string
+	dir     string
+	name    string
+	node    *node
+	old     string
+	oldNode *node
 }
 
 // New returns an empty file system with the root directory "/".
@@ -209,12 +211,16 @@ func (m *FS) change(op nameOp) {
 
 func apply(names map[string]*node, op nameOp) {
 	if op.old != "" {
-		delete(names, op.old)
+		lead(names, op.old, op.oldNode)
 	}
-	if op.node == nil {
-		delete(names, op.name)
+	lead(names, op.name, op.node)
+}
+
+func lead(names map[string]*node, name string, n *node) {
+	if n == nil {
+		delete(names, name)
 	} else {
-		names[op.name] = op.node
+		names[name] = n
 	}
 }
 
@@ -309,6 +315,26 @@ func (m *FS) Rename(oldName, newName string) error {
 		return pathError("rename", newName, v.Err)
 	}
 	m.change(nameOp{dir: filepath.Dir(newName), name: newName, node: n, old: oldName})
+	return nil
+}
+
+// Exchange implements vfs.FS.
+func (m *FS) Exchange(a, b string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, b = filepath.Clean(a), filepath.Clean(b)
+	nodeA, err := m.find("exchange", a)
+	if err != nil {
+		return err
+	}
+	nodeB, err := m.find("exchange", b)
+	if err != nil {
+		return err
+	}
+	if v := m.begin(Exchange, b, 0); v.Err != nil {
+		return pathError("exchange", b, v.Err)
+	}
+	m.change(nameOp{dir: filepath.Dir(b), name: b, node: nodeA, old: a, oldNode: nodeB})
 	return nil
 }
 
