@@ -1,0 +1,127 @@
+package jsonlstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/internal/vfs"
+)
+
+// copySuffix is what the name of a copy has behind that of the file; the time
+// follows.
+const copySuffix = ".before-repair-"
+
+// copyTemp is where a copy is written before it has its name.
+const copyTemp = ".before-repair.tmp"
+
+// maxCopies bounds how many copies may have been made in the same second.
+const maxCopies = 100
+
+// copyBlock is how much is copied at a time, in bytes.
+const copyBlock = 256 << 10
+
+// keepCopy puts a copy of a file beside it and makes it durable, name and all.
+// It never replaces a file. The caller holds the directory's lock.
+func keepCopy(fsys vfs.FS, dir, path string, at time.Time) (name string, err error) {
+	if name, err = freeName(fsys, path+copySuffix+at.UTC().Format("20060102T150405Z")); err != nil {
+		return "", err
+	}
+	temp := path + copyTemp
+	if err := removeIfThere(fsys, temp); err != nil {
+		return "", fmt.Errorf("copying %s: %w", path, err)
+	}
+	if err := copyTo(fsys, temp, path); err != nil {
+		return "", fmt.Errorf("copying %s: %w", path, errors.Join(err, removeIfThere(fsys, temp)))
+	}
+	if err := fsys.Rename(temp, name); err != nil {
+		return "", fmt.Errorf("copying %s: %w", path, errors.Join(err, removeIfThere(fsys, temp)))
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return "", fmt.Errorf("copying %s: %w", path, err)
+	}
+	return name, nil
+}
+
+func freeName(fsys vfs.FS, name string) (string, error) {
+	for n := 1; n <= maxCopies; n++ {
+		try := name
+		if n > 1 {
+			try = fmt.Sprintf("%s-%d", name, n)
+		}
+		_, err := fsys.Stat(try)
+		if errors.Is(err, fs.ErrNotExist) {
+			return try, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("looking for %s: %w", try, err)
+		}
+	}
+	return "", fmt.Errorf("%s and %d more are there already", name, maxCopies-1)
+}
+
+// copyTo writes the bytes of one file to a new one and syncs it.
+func copyTo(fsys vfs.FS, to, from string) (err error) {
+	src, err := fsys.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close() // only read from
+	size, err := src.Size()
+	if err != nil {
+		return err
+	}
+	dst, err := fsys.Create(to, filePerm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	buf := make([]byte, copyBlock)
+	for at := int64(0); at < size; {
+		n, err := src.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
+		if n == 0 {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		w, err := dst.WriteAt(buf[:n], at)
+		if err == nil && w < n {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return dst.Sync()
+}
+
+// replaceFile puts text in the place of a file at once, and makes it durable.
+func replaceFile(fsys vfs.FS, dir, path string, text []byte) error {
+	temp := path + tempSuffix
+	if err := removeIfThere(fsys, temp); err != nil {
+		return err
+	}
+	file, err := fsys.Create(temp, filePerm)
+	if err != nil {
+		return err
+	}
+	n, err := file.WriteAt(text, 0)
+	if err == nil && n < len(text) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = fsys.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(err, removeIfThere(fsys, temp))
+	}
+	return fsys.SyncDir(dir)
+}
