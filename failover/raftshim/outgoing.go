@@ -41,7 +41,10 @@ func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	if err := t.Stalled(); err != nil {
 		return err
 	}
-	return t.Inner.RequestPreVote(id, target, args, resp)
+	answered := t.campaigns.ask(id, args)
+	err := t.Inner.RequestPreVote(id, target, args, resp)
+	answered(err == nil && resp.Granted)
+	return err
 }
 
 // AppendEntriesPipeline opens a pipeline whose requests are noted like those

@@ -36,6 +36,8 @@ type Inner interface {
 //   - It keeps the lease: when each AppendEntries was sent that succeeded, and
 //     when this node last let one succeed. After Bar(E) it lets none of a term
 //     below E succeed, nor an InstallSnapshot.
+//   - Of two followers that ask each other for a pre-vote at the same moment,
+//     one stands back (see campaigns).
 //   - It stands still while the disk does: past a limit no AppendEntries goes
 //     out and no vote is asked for, so that the others elect somebody else. A
 //     leader whose disk hangs would send heartbeats for ever.
@@ -45,6 +47,7 @@ type Inner interface {
 type Transport struct {
 	Inner
 	*lease
+	campaigns     campaigns
 	writeInFlight func() time.Time
 	stallLimit    time.Duration
 
@@ -134,6 +137,12 @@ func (t *Transport) pass(rpc raft.RPC) bool {
 	case *raft.InstallSnapshotRequest:
 		epoch = protocol.Epoch(command.Term)
 		refused = t.barredFor(epoch)
+	case *raft.RequestPreVoteRequest:
+		if !t.campaigns.goesFirst(t.local, command) {
+			return t.hand(rpc)
+		}
+		return t.reply(rpc, raft.RPCResponse{Response: &raft.RequestPreVoteResponse{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: command.Term - 1}})
 	case *raft.TimeoutNowRequest:
 		if refused = t.fromLeader(command); refused == nil {
 			return t.hand(rpc)

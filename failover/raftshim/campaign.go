@@ -1,0 +1,63 @@
+package raftshim
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"github.com/aiondb/aiondb-ha/protocol"
+	"github.com/hashicorp/raft"
+)
+
+// campaigns settles who stands when two followers notice at the same moment
+// that their leader is gone. Raft lets each grant the other's pre-vote, each
+// then votes for itself, nobody is elected, and both wait for an election
+// timeout. Here, of two whose questions cross, the one with the longer log, or
+// else the lower ID, does not grant: it stands, and the other votes for it.
+//
+// A pre-vote binds nobody, so a wrong refusal costs time and nothing else; and
+// it ends with the own question: refused or lost, it stands in nobody's way.
+type campaigns struct {
+	mu    sync.Mutex
+	asked map[protocol.NodeID]question // by whom
+}
+
+// question is a pre-vote that was asked of a peer, and has been granted or not
+// been answered yet.
+type question struct {
+	raft.RequestPreVoteRequest
+	at time.Time
+}
+
+// questionHolds is how long an unanswered question counts.
+const questionHolds = 100 * time.Millisecond
+
+// ask notes a question under way and returns what to call with its answer.
+func (c *campaigns) ask(peer raft.ServerID, q *raft.RequestPreVoteRequest) (answered func(granted bool)) {
+	id := ParseServerID(peer)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked == nil {
+		c.asked = map[protocol.NodeID]question{}
+	}
+	c.asked[id] = question{*q, time.Now()}
+	return func(granted bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !granted && c.asked[id].Term == q.Term {
+			delete(c.asked, id)
+		}
+	}
+}
+
+// goesFirst reports whether the node local stands before the peer that asks q.
+func (c *campaigns) goesFirst(local protocol.NodeID, q *raft.RequestPreVoteRequest) bool {
+	peer := ParseServerID(raft.ServerID(q.ID))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own, there := c.asked[peer]
+	if !there || own.Term != q.Term || time.Since(own.at) > questionHolds {
+		return false
+	}
+	return cmp.Or(cmp.Compare(own.LastLogTerm, q.LastLogTerm), cmp.Compare(own.LastLogIndex, q.LastLogIndex), cmp.Compare(peer, local)) > 0
+}
