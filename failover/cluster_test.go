@@ -62,7 +62,7 @@ func (net *network) chance(oneIn int) bool {
 type node struct {
 	id    protocol.NodeID
 	net   *network
-	logs  *raft.InmemStore // disk: survives a crash
+	logs  *disk // survives a crash
 	snaps raft.SnapshotStore
 	floor string
 	db    *modelDB
@@ -76,12 +76,30 @@ type node struct {
 	driver *failover.Driver
 	guard  *fencing.Guard
 
-	asleep  atomic.Int64              // what the boot clock has run more
-	writing atomic.Pointer[time.Time] // what the log store says of the write in flight; nil: none
+	asleep atomic.Int64 // what the boot clock has run more
 }
 
-func (nd *node) writeInFlight() time.Time {
-	if since := nd.writing.Load(); since != nil {
+// disk is a log store that can hang.
+type disk struct {
+	*raft.InmemStore
+	hung    atomic.Pointer[chan struct{}] // closed when it goes on; nil: it does not hang
+	writing atomic.Pointer[time.Time]     // since when; nil: not
+}
+
+func (d *disk) StoreLogs(logs []*raft.Log) error {
+	now := time.Now()
+	d.writing.Store(&now)
+	defer d.writing.Store(nil)
+	if hung := d.hung.Load(); hung != nil {
+		<-*hung
+	}
+	return d.InmemStore.StoreLogs(logs)
+}
+
+func (d *disk) StoreLog(log *raft.Log) error { return d.StoreLogs([]*raft.Log{log}) }
+
+func (d *disk) writeInFlight() time.Time {
+	if since := d.writing.Load(); since != nil {
 		return *since
 	}
 	return time.Time{}
@@ -93,7 +111,7 @@ func newNetwork(t testing.TB, n int) *network {
 	var servers []raft.Server
 	for i := range n {
 		id := protocol.NodeID(i + 1)
-		net.nodes[id] = &node{id: id, net: net, logs: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore(),
+		net.nodes[id] = &node{id: id, net: net, logs: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore(),
 			floor: filepath.Join(dir, id.String()+".json"), db: &modelDB{id: id, net: net}}
 		servers = append(servers, raft.Server{ID: raftshim.ServerID(id), Address: address(id)})
 	}
@@ -167,9 +185,8 @@ func (net *network) start(id protocol.NodeID) {
 	if err != nil {
 		net.t.Fatal(err)
 	}
-	nd.writing.Store(nil)
 	nd.trans = raftshim.NewTransport(nd.inner, raftshim.Options{Local: id, Clock: clock, Guard: nd.guard,
-		Lease: fencing.LeaseFor(raftConfig(id).HeartbeatTimeout), Floor: floor.Current().Epoch, WriteInFlight: nd.writeInFlight})
+		Lease: fencing.LeaseFor(raftConfig(id).HeartbeatTimeout), Floor: floor.Current().Epoch, WriteInFlight: nd.logs.writeInFlight})
 	nd.driver, err = failover.NewDriver(failover.DriverConfig{Local: id, Raft: nd.cons, Lease: nd.trans, Peers: (*peers)(nd),
 		Cluster: (*cluster)(nd), Database: nd.db, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming, MaxFailoverLag: maxFailoverLag})
 	if err != nil {

@@ -112,8 +112,9 @@ func TestPrimaryWakesUp(t *testing.T) {
 func TestPrimaryWithHungDisk(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, net *network, first *node) {
 		epoch := first.epoch()
-		since := time.Now()
-		first.writing.Store(&since)
+		hung := make(chan struct{})
+		first.logs.hung.Store(&hung)
+		go func() { _, _, _ = first.cons.Propose(context.Background(), []byte("a write that does not return")) }()
 		second := net.primary(epoch, 3*time.Second)
 		if second == first {
 			t.Fatal("the node with the hung disk is primary again")
@@ -124,7 +125,8 @@ func TestPrimaryWithHungDisk(t *testing.T) {
 		if status := first.driver.Status(); status.CoolDownUntil.IsZero() {
 			t.Errorf("the node with the hung disk stands ready again: %+v", status)
 		}
-		first.writing.Store(nil)
+		first.logs.hung.Store(nil)
+		close(hung)
 		net.settled(second)
 	})
 }
