@@ -230,7 +230,7 @@ func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 type RepairResult struct {
 	RepairPlan
 	Copies []string // the files as they were before
-	After  Report   // what is there now
+	After  Report   // what is there now; empty if nothing was needed
 }
 
 // Repair puts a damaged state directory into a state that opens: it cuts the log
@@ -238,7 +238,7 @@ type RepairResult struct {
 // says. Copies of what it changes lie beside it before it changes anything.
 //
 // It takes the directory's lock; the error wraps logstore.ErrInUse if another
-// store holds it. Where nothing needs repair, nothing is changed. A crash at
+// store holds it. Where nothing needs repair, nothing is changed or locked. A crash at
 // any moment leaves a directory that is still damaged, with Repair to be
 // called again, or one that is repaired; and never less than before without a
 // copy.
@@ -253,9 +253,9 @@ func Repair(dir string, r RepairOptions, opts ...Option) (res RepairResult, err 
 	if r.Now.IsZero() {
 		r.Now = time.Now()
 	}
-	// A directory that is none must not get a lock file.
-	if _, err := planRepair(dir, r, o); err != nil {
-		return RepairResult{}, err
+	// Where there is nothing to do, not even a lock file is written.
+	if res.RepairPlan, err = planRepair(dir, r, o); err != nil || !res.Needed() {
+		return res, err
 	}
 	lock, err := o.fs.Lock(filepath.Join(dir, LockFile), fmt.Sprintf("pid %d (log repair)", os.Getpid()))
 	var locked *vfs.LockedError
@@ -272,10 +272,11 @@ func Repair(dir string, r RepairOptions, opts ...Option) (res RepairResult, err 
 	if res.State.NeedsReset && !res.State.Reset {
 		return res, fmt.Errorf("%s: %s: %w; nothing was changed", res.State.File, res.State.Problem, ErrNeedsReset)
 	}
-	if res.Needed() {
-		if err := res.apply(o, r.Now); err != nil {
-			return res, err
-		}
+	if !res.Needed() {
+		return res, nil
+	}
+	if err := res.apply(o, r.Now); err != nil {
+		return res, err
 	}
 	if res.After, err = verifyOnce(dir, o); err != nil {
 		return res, fmt.Errorf("checking what was done: %w", err)

@@ -53,7 +53,7 @@ type TailEvent struct {
 }
 
 // ErrTailGone is wrapped by the last error of a Tail whose directory vanished.
-var ErrTailGone = errors.New("the state directory is gone")
+var ErrTailGone = errors.New("the state directory is gone: there is nothing more to follow")
 
 // Tail yields the last entries of the log in a state directory and, if it is to
 // follow, then what a running node does to it. It takes no lock and changes

@@ -33,7 +33,39 @@ func logCommands() []command {
 			long: "Checksums, contiguity, payloads, and the two files against each other. The node may be\n" +
 				"running. Damage: exit status 1, with file, line and offset. What a crash left behind the last\n" +
 				"entry (a torn tail) is no damage: it is cut off when the node starts.",
-			setup: simple(runLogVerify),
+			examples: []string{"aiondb-ha log verify /var/lib/aiondb/ha/node-1", "aiondb-ha log verify --json DIR | jq .damage"},
+			setup:    simple(runLogVerify),
+		},
+		{
+			name: "log tail", args: "DIR", short: "print the end of the Raft log, and follow it", min: 1, max: 1, data: true,
+			long: "The node may be running: nothing is locked or changed. With -f it goes on with what the node\n" +
+				"appends until Ctrl-C, and says so when the node cuts off the end or the front of its log. With\n" +
+				"--json one object a line: entries as log cat prints them, and such events as {\"event\":…}.",
+			examples: []string{"aiondb-ha log tail -f /var/lib/aiondb/ha/node-1", "aiondb-ha log tail -n 100 --json DIR | jq -c .command"},
+			setup:    setupLogTail,
+		},
+		{
+			name: "log stat", args: "DIR", short: "count what is in a state directory", min: 1, max: 1, data: true,
+			long: "Entries by term, type and command, appends, room written ahead, what a crash left behind, and\n" +
+				"the node's term, vote and commit index. The node may be running: nothing is locked or changed.\n" +
+				"Damage: exit status 1.",
+			examples: []string{"aiondb-ha log stat /var/lib/aiondb/ha/node-1", "aiondb-ha log stat --json DIR | jq .commands"},
+			setup:    simple(runLogStat),
+		},
+		{
+			name: "log repair", args: "DIR", short: "show how to make a damaged log open again, and do it", min: 1, max: 1, data: true,
+			long: "Cuts the log off at the first damage. Without --yes it shows what that means, and changes\n" +
+				"nothing. With --yes the node must be stopped, and a copy of what is changed stays beside it.\n" +
+				"\n" +
+				"What is cut off may have been promised to the other nodes: a repaired node can lose what the\n" +
+				"cluster has confirmed. While a majority of the other nodes is healthy, it is safer to empty the\n" +
+				"state directory and let the node join anew.\n" +
+				"\n" +
+				"A damaged raft_state.json is not made up without --reset-state. The log shows only a lower\n" +
+				"bound of the node's term, and no votes: a node that forgets a vote can vote twice in one term,\n" +
+				"and then there may be two leaders.",
+			examples: []string{"aiondb-ha log repair /var/lib/aiondb/ha/node-1", "aiondb-ha log repair /var/lib/aiondb/ha/node-1 --yes"},
+			setup:    setupLogRepair,
 		},
 	}
 }
@@ -190,7 +222,7 @@ func newVerdict(r jsonlstore.Report) verdict {
 	v := verdict{
 		OK: r.OK(), File: r.File, Bytes: r.Bytes, Lines: r.Lines, Entries: r.Entries, First: r.First, Last: r.Last, Commit: r.Commit,
 		Terms: []termBody{}, DamageCount: r.DamageCount, Damage: []damageBody{},
-		State: stateBody{r.State.File, r.State.Missing, r.State.CurrentTerm, r.State.VotedTerm, strings.ToValidUTF8(r.State.VotedFor, "\ufffd"), r.State.CommitIndex},
+		State: stateBody{r.State.File, r.State.Missing && stateDamage(r) == nil, r.State.CurrentTerm, r.State.VotedTerm, strings.ToValidUTF8(r.State.VotedFor, "\ufffd"), r.State.CommitIndex},
 	}
 	for _, t := range r.Terms {
 		v.Terms = append(v.Terms, termBody(t))
@@ -203,6 +235,16 @@ func newVerdict(r jsonlstore.Report) verdict {
 		v.Damage = append(v.Damage, damageBody{d.File, d.Line, d.Offset, d.Index, d.Reason})
 	}
 	return v
+}
+
+// stateDamage returns what is wrong with the state file itself; nil: nothing.
+func stateDamage(r jsonlstore.Report) *logstore.CorruptionError {
+	for _, d := range r.Damage {
+		if d.File == r.State.File {
+			return d
+		}
+	}
+	return nil
 }
 
 // runLogVerify prints the report; damage is the error.
@@ -240,10 +282,14 @@ func reportTable(r jsonlstore.Report, style term.Style) *term.Table {
 		row("entries", "%d, index %d to %d, term %d to %d%s", r.Entries, r.First, r.Last, r.Terms[0].Term, r.Terms[len(r.Terms)-1].Term, commit)
 	}
 	switch s := r.State; {
+	case stateDamage(r) != nil:
+		row("state", "%s is damaged: %s", term.Safe(s.File), term.Safe(stateDamage(r).Reason))
 	case s.Missing:
 		row("state", "%s is not there: never voted", term.Safe(s.File))
 	case s.VotedTerm == 0:
 		row("state", "term %d, never voted", s.CurrentTerm)
+	case s.VotedFor == "":
+		row("state", "term %d, the vote of term %d is used up", s.CurrentTerm, s.VotedTerm)
 	default:
 		row("state", "term %d, voted for %s in term %d", s.CurrentTerm, term.Safe(s.VotedFor), s.VotedTerm)
 	}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+
+	"github.com/aiondb/aiondb-ha/internal/term"
+	"github.com/aiondb/aiondb-ha/jsonlstore"
+)
+
+// maxDamageShown bounds the places of damage that people see; log verify --json
+// lists them.
+const maxDamageShown = 10
+
+// repairBody is what log repair prints as JSON.
+type repairBody struct {
+	Needed bool            `json:"needed"`
+	Done   bool            `json:"done"`
+	Copies []string        `json:"copies"`
+	Log    repairLogBody   `json:"log"`
+	State  repairStateBody `json:"state"`
+}
+
+type repairLogBody struct {
+	File             string       `json:"file"`
+	Cut              bool         `json:"cut"`
+	DamageCount      int          `json:"damage_count"`
+	Damage           []damageBody `json:"damage"`
+	KeptLines        int          `json:"kept_lines"`
+	KeptBytes        int64        `json:"kept_bytes"`
+	KeptEntries      int          `json:"kept_entries"`
+	KeptFirst        uint64       `json:"kept_first"`
+	KeptLast         uint64       `json:"kept_last"`
+	LostFirst        uint64       `json:"lost_first"`
+	LostLast         uint64       `json:"lost_last"`
+	LostReadable     int          `json:"lost_readable"`
+	LostCommitted    uint64       `json:"lost_committed"`
+	LostAcknowledged bool         `json:"lost_acknowledged"`
+}
+
+type repairStateBody struct {
+	File         string `json:"file"`
+	Problem      string `json:"problem"`
+	NeedsReset   bool   `json:"needs_reset"`
+	Reset        bool   `json:"reset"`
+	Term         uint64 `json:"term"`
+	RaiseTerm    bool   `json:"raise_term"`
+	CommitBefore uint64 `json:"commit_before"`
+	CommitAfter  uint64 `json:"commit_after"`
+}
+
+func newRepairBody(p jsonlstore.RepairPlan, done bool, copies []string) repairBody {
+	l, s := p.Log, p.State
+	body := repairBody{
+		Needed: p.Needed(), Done: done, Copies: append([]string{}, copies...),
+		Log: repairLogBody{
+			File: l.File, Cut: l.Cut, DamageCount: l.DamageCount, Damage: []damageBody{},
+			KeptLines: l.KeptLines, KeptBytes: l.KeptBytes, KeptEntries: l.KeptEntries, KeptFirst: l.KeptFirst, KeptLast: l.KeptLast,
+			LostFirst: l.LostFirst, LostLast: l.LostLast, LostReadable: l.LostReadable, LostCommitted: l.LostCommitted, LostAcknowledged: l.LostAcknowledged,
+		},
+		State: repairStateBody{s.File, s.Problem, s.NeedsReset, s.Reset, s.Term, s.RaiseTerm, s.CommitWas, s.CommitNow},
+	}
+	for _, d := range l.Damage {
+		body.Log.Damage = append(body.Log.Damage, damageBody{d.File, d.Line, d.Offset, d.Index, d.Reason})
+	}
+	return body
+}
+
+func setupLogRepair(fs *flag.FlagSet) runner {
+	yes := fs.Bool("yes", false, "do it; without this nothing is changed")
+	reset := fs.Bool("reset-state", false, "make up a damaged raft_state.json from the log, with the danger told above")
+	return func(a *app, in *input) error {
+		options := jsonlstore.RepairOptions{ResetState: *reset}
+		if !*yes {
+			p, err := jsonlstore.PlanRepair(in.args[0], options)
+			if err != nil {
+				return err
+			}
+			return a.repairReport(in, p, false, nil)
+		}
+		res, err := jsonlstore.Repair(in.args[0], options)
+		if errors.Is(err, jsonlstore.ErrNeedsReset) {
+			return fmt.Errorf("%w; `aiondb-ha log repair %s` tells what --reset-state would do, and its danger", err, term.Safe(in.args[0]))
+		}
+		for _, name := range res.Copies {
+			if err != nil {
+				err = fmt.Errorf("%w; %s is a copy of what was there", err, name)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return a.repairReport(in, res.RepairPlan, res.Needed(), res.Copies)
+	}
+}
+
+// repairReport prints what is to be done, or was.
+func (a *app) repairReport(in *input, p jsonlstore.RepairPlan, done bool, copies []string) error {
+	if in.json {
+		return a.object(newRepairBody(p, done, copies))
+	}
+	r := repairTable{Table: term.NewTable(), style: a.style(), p: p, dir: in.args[0]}
+	if !p.Needed() {
+		r.nothing()
+		return r.Write(a.stdout, r.style)
+	}
+	r.log()
+	r.state()
+	r.result(done, copies)
+	return r.Write(a.stdout, r.style)
+}
+
+type repairTable struct {
+	*term.Table
+	style term.Style
+	p     jsonlstore.RepairPlan
+	dir   string
+}
+
+func (r *repairTable) row(name, format string, args ...any) {
+	r.Row(r.style.Dim(name), fmt.Sprintf(format, args...))
+}
+
+func (r *repairTable) nothing() {
+	l := r.p.Log
+	r.row("log", "%s: %s", term.Safe(l.File), entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast))
+	if t := r.p.Torn; t != nil {
+		r.row("torn tail", "line %d, byte offset %d, %d bytes, never acknowledged: it is cut off at the next start", t.Line, t.Offset, t.Bytes)
+	}
+	r.row("verdict", "%s", r.style.Green("nothing to repair"))
+}
+
+func entriesOf(n int, first, last uint64) string {
+	if n == 0 {
+		return "no entries"
+	}
+	return span("entry", "entries", first, last)
+}
+
+func (r *repairTable) log() {
+	l := r.p.Log
+	r.row("log", "%s, %d bytes, %d lines", term.Safe(l.File), l.Bytes, l.Lines)
+	for i, d := range l.Damage {
+		if i == maxDamageShown {
+			r.row("", "%d more places, `aiondb-ha log verify --json %s` lists them", l.DamageCount-i, term.Safe(r.dir))
+			break
+		}
+		index := ""
+		if d.Index > 0 {
+			index = fmt.Sprintf(", index %d", d.Index)
+		}
+		r.row("damage", "line %d, byte offset %d%s: %s", d.Line, d.Offset, index, term.Safe(d.Reason))
+	}
+	kept := entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast)
+	if l.KeptLines > 0 {
+		kept = fmt.Sprintf("%s, %s, %d bytes", span("line", "lines", 1, l.KeptLines), kept, l.KeptBytes)
+	}
+	r.row("kept", "%s", kept)
+	if l.Cut {
+		r.row("cut off", "%s, from byte offset %d, %d bytes", span("line", "lines", min(l.KeptLines+1, l.Lines), l.Lines), l.KeptBytes, l.Bytes-l.KeptBytes)
+	}
+	r.lost()
+}
+
+func (r *repairTable) lost() {
+	l := r.p.Log
+	if !l.Cut && l.LostCommitted == 0 {
+		return
+	}
+	lost := "an entry whose index cannot be told, and what follows it"
+	if l.LostFirst > 0 {
+		lost = span("entry", "entries", l.LostFirst, l.LostLast)
+	}
+	if l.LostReadable > 0 {
+		lost += fmt.Sprintf(" (%d can be read, but a log has no holes)", l.LostReadable)
+	}
+	if l.LostCommitted > 0 {
+		lost += fmt.Sprintf(", committed up to index %d", l.LostCommitted)
+	}
+	r.row("lost", "%s", lost)
+	promise := "this node may have promised these entries to the others;"
+	if l.LostAcknowledged {
+		promise = "this node has promised these entries to the others;"
+	}
+	r.row(r.style.Red("danger"), "%s", promise)
+	r.row("", "wiping it and letting it rejoin is safer when a quorum is healthy")
+}
+
+func (r *repairTable) state() {
+	s := r.p.State
+	if s.LowerCommit {
+		r.row("state", "the commit index, %d, becomes %d", s.CommitWas, s.CommitNow)
+	}
+	if s.RaiseTerm {
+		r.row("state", "the term becomes %d, the highest in what is cut off; the vote of that term is used up", s.Term)
+	}
+	if !s.NeedsReset {
+		return
+	}
+	r.row("state", "%s cannot be used: %s", term.Safe(s.File), term.Safe(s.Problem))
+	r.row("", "the log shows that the node's term is %d or higher; its votes, and other keys, cannot be known", s.Term)
+	r.row("--reset-state", "makes it up: term %d, the vote of that term used up, no commit index", s.Term)
+	r.row(r.style.Red("danger"), "if this node has voted in a term above %d, it can vote there once more: then there may be two leaders", s.Term)
+	r.row("", "in one term, and entries that the cluster has confirmed are lost. Putting a good copy of the file back, or")
+	r.row("", "wiping the node and letting it rejoin, has no such danger.")
+}
+
+func (r *repairTable) result(done bool, copies []string) {
+	for _, name := range copies {
+		r.row("copy", "%s", term.Safe(name))
+	}
+	switch l := r.p.Log; {
+	case done:
+		r.row("result", "%s", r.style.Green("repaired: "+entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast)+", no damage left"))
+	case r.p.State.NeedsReset && !r.p.State.Reset:
+		r.row("result", "nothing was changed, and nothing will be without --reset-state")
+	default:
+		r.row("result", "nothing was changed: with --yes it is done, and a copy of what was there is kept beside it")
+	}
+}
