@@ -23,6 +23,7 @@ demo: build ## start three real nodes, kill the primary, watch another take over
 
 .PHONY: test
 test: ## run every test under the race detector
+	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
 	$(GO) test -race $(TESTFLAGS) ./...
 	cd bench && $(GO) test $(TESTFLAGS) ./...
 
