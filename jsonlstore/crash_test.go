@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -250,38 +253,94 @@ func checkLosses(t testing.TB, h history, fs *memfs.FS, what string) (images int
 	return images + 8
 }
 
-// TestCrashInRandomWorkloads does the same somewhere in many random histories,
-// and once more while the store recovers.
-func TestCrashInRandomWorkloads(t *testing.T) {
-	seeds := uint64(600)
-	if testing.Short() {
-		seeds = 40
+// crashImages is how many images TestCrashInRandomWorkloads makes, unless the
+// environment says otherwise (CRASH_IMAGES=1000000).
+const crashImages = 100_000
+
+func wantedImages(t *testing.T) int {
+	if text, ok := os.LookupEnv("CRASH_IMAGES"); ok {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatalf("CRASH_IMAGES: %v", err)
+		}
+		return n
 	}
-	for seed := uint64(1); seed <= seeds; seed++ {
-		rng := rand.New(rand.NewPCG(seed, 3))
-		const length = 25
-		n := 1 + rng.IntN(countOps(t, seed, length))
+	if testing.Short() {
+		return crashImages / 50
+	}
+	if raceEnabled { // seven times slower, and there is no race in it to be found
+		return crashImages / 5
+	}
+	return crashImages
+}
+
+// TestCrashInRandomWorkloads does the same at several places of many random
+// histories, and once more while the store recovers.
+func TestCrashInRandomWorkloads(t *testing.T) {
+	const points, losses = 4, 24 // places in a history, images of each
+	seeds := uint64(wantedImages(t)+points*losses-1) / (points * losses)
+	var images atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		const shards = 8
+		for shard := range uint64(shards) {
+			t.Run(strconv.FormatUint(shard, 10), func(t *testing.T) {
+				t.Parallel()
+				for seed := shard + 1; seed <= seeds; seed += shards {
+					images.Add(crashSomewhere(t, seed, points, losses))
+				}
+			})
+		}
+	})
+	t.Logf("%d crash images of %d histories", images.Load(), seeds)
+}
+
+// crashSomewhere stops the history of a seed at some of its operations.
+func crashSomewhere(t *testing.T, seed uint64, points, losses int) (images int64) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	const length = 25
+	ops := countOps(t, seed, length)
+	for range points {
+		n := 1 + rng.IntN(ops)
 		fs := crashAt(n, rng.Float64())
 		h := play(t, fs, seed, length)
 		what := fmt.Sprintf("seed %d, crash at operation %d", seed, n)
-		for i := range uint64(3) {
-			image := fs.CrashClone(memfs.LoseRandomly(seed*10 + i))
-			// A second crash while it recovers.
-			at := 1 + rng.IntN(8)
-			image.Hook = func(op memfs.Op) memfs.Verdict {
-				return memfs.Verdict{Crash: op.N == at, Short: op.Len / 2}
+		for i := range losses {
+			loss := memfs.Loss(memfs.LoseRandomly(rng.Uint64()))
+			switch i {
+			case 0:
+				loss = memfs.LoseNothing
+			case 1:
+				loss = memfs.LoseEverything
 			}
-			if s, err := Open(memDir, onMem(image)); err == nil {
-				image.Hook = nil
-				if err := s.Close(); err != nil && !image.Crashed() {
-					t.Fatal(err)
-				}
-			} else if !errors.Is(err, memfs.ErrCrashed) {
-				t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
+			image := fs.CrashClone(loss)
+			if i%3 == 2 {
+				image = crashAgain(t, image, 1+rng.IntN(8), what).CrashClone(memfs.LoseRandomly(rng.Uint64()))
 			}
-			checkImage(t, h, image.CrashClone(memfs.LoseRandomly(seed*10+i+5)), what)
+			checkImage(t, h, image, what)
+			images++
 		}
 	}
+	return images
+}
+
+// crashAgain stops the machine while the store recovers.
+func crashAgain(t *testing.T, image *memfs.FS, at int, what string) *memfs.FS {
+	t.Helper()
+	image.Hook = func(op memfs.Op) memfs.Verdict {
+		return memfs.Verdict{Crash: op.N == at, Short: op.Len / 2}
+	}
+	s, err := Open(memDir, onMem(image))
+	if err != nil {
+		if !errors.Is(err, memfs.ErrCrashed) {
+			t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
+		}
+		return image
+	}
+	image.Hook = nil
+	if err := s.Close(); err != nil && !image.Crashed() {
+		t.Fatal(err)
+	}
+	return image
 }
 
 // TestFullDiskAtEveryOperation has every single operation fail for want of

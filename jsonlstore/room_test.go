@@ -36,7 +36,8 @@ func entryOfLine(t *testing.T, index, batch uint64, size int) *raft.Log {
 // line.
 func TestCrashOfLinesThatAreSectors(t *testing.T) {
 	const size = vfs.SectorSize
-	for _, shape := range [][]int{{size, size, size, size}, {size, 2 * size, size}, {size / 2, size / 2, size, size}, {100, size - 100, size, size, 300}} {
+	for _, shape := range [][]int{{size, size, size, size}, {size, 2 * size, size}, {size / 2, size / 2, size, size}, {100, size - 100, size, size, 300},
+		{size + 1, size, size, 300}, {size / 2, size/2 + 1, size, 300}} {
 		for _, before := range []int{0, 1} { // batches that fill a sector
 			fs := memfs.New()
 			fs.Hook = nil

@@ -49,6 +49,7 @@ type scanner struct {
 	resync    bool      // behind damage: any higher index may follow
 	unwritten *TornTail // zeros at the end of the file
 	room      int64     // blanks, and nothing else, at the end of the file
+	blankFrom int64     // behind the last line that is not blank, without the blanks at its end
 }
 
 // badLine is a line that is no entry but may be torn.
@@ -107,9 +108,15 @@ func (s *scanner) step(line rawLine) error {
 	}
 	p, reason := s.parse(line, text)
 	if reason != nil {
+		s.blankFrom = line.end
 		return s.addBad(line, text, reason)
 	}
-	if err := s.checkFront(line, text, &p); err != nil {
+	err := s.checkFront(line, text, &p)
+	s.blankFrom = line.end
+	if n := len(line.text) - len(bytes.TrimRight(line.text, " ")); n > 0 && line.terminated {
+		s.blankFrom -= int64(n) + 1 // its own newline may be among what was never written
+	}
+	if err != nil {
 		return err
 	}
 	if len(s.bad) > 0 {
@@ -151,16 +158,17 @@ func (s *scanner) endsBlank(line rawLine) {
 
 // checkFront looks at the blanks before a good line that does not follow the
 // last one, or of whose batch nothing stands before it: they may be sectors of its
-// batch that hold whole lines and were never written.
+// batch that hold whole lines and were never written. The newline of such a line may
+// lie in a sector that was, so blank lines count, too.
 func (s *scanner) checkFront(line rawLine, text []byte, p *parsedLine) error {
 	reason := s.follows(p.index)
 	if s.last == 0 && p.batch != 0 {
 		reason = errors.New("what stands before it in its batch was never written")
 	}
-	if reason == nil || len(s.bad) > 0 || (line.skipped == 0 && text[0] != ' ') {
+	if reason == nil || len(s.bad) > 0 || (line.offset == s.blankFrom && line.skipped == 0 && text[0] != ' ') {
 		return nil
 	}
-	torn, err := s.explained(line, text)
+	torn, err := hasBlankSector(s.r, 0, s.blankFrom, line.end)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", s.file, err)
 	}

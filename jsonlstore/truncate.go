@@ -148,7 +148,7 @@ func (s *Store) rewriteLog(cur *snapshot, offset int64) (vfs.File, error) {
 
 // copyRange writes the bytes [from, to) of src to the front of dst.
 func copyRange(dst vfs.File, src io.ReaderAt, from, to int64) error {
-	buf := make([]byte, readChunk)
+	buf := make([]byte, min(readChunk, to-from))
 	for at := int64(0); from < to; {
 		n, err := src.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
 		if n == 0 {
