@@ -66,8 +66,8 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 			return raft.ErrLogNotFound
 		}
 		from, to := snap.span(index)
-		buf, text := borrow(int(to - from))
-		n, err := snap.file.ReadAt(text, from)
+		buf := lineBuffers.Get().(*lineBuffer) //nolint:forcetypeassert // nothing else is in it
+		text, err := buf.line(snap, from, to)
 		if errors.Is(err, fs.ErrClosed) {
 			giveBack(buf)
 			continue // the log moved to another file, or the store was closed
@@ -75,6 +75,7 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 		// What was read counts only if the tail was not cut meanwhile: the
 		// bytes may be those of a later batch, not synced yet.
 		if s.snap.Load().gen != snap.gen {
+			buf.file = nil
 			giveBack(buf)
 			continue
 		}
@@ -82,7 +83,7 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 			giveBack(buf)
 			return fmt.Errorf("reading log entry %d from %s: %w", index, s.logPath(), err)
 		}
-		err = parseEntry(text[:n], index, log)
+		err = parseEntry(text, index, log)
 		giveBack(buf)
 		if err != nil {
 			return s.damageAt(snap.file, from, index, err)
@@ -91,25 +92,57 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 	}
 }
 
-// lineBuffers holds buffers for lines, so that a read allocates nothing but the
-// entry's own bytes.
-var lineBuffers = sync.Pool{New: func() any { return new([]byte) }}
+// lineBuffer holds bytes of a log file. What lies before the end of a snapshot does
+// not change as long as file and gen stay the same, so it may serve
+// later reads, too: whoever reads entry after entry has them read ahead.
+type lineBuffer struct {
+	bytes []byte
+	file  vfs.File // nil: the bytes are no longer worth anything
+	gen   uint64
+	from  int64 // of the bytes in the file
+	next  int64 // where the last line ended
+}
+
+// readAheadBytes is how much is read at a time for a reader who goes through
+// the log.
+const readAheadBytes = 16 << 10
+
+// line returns the bytes [from, to) of the log; good until the next call. With
+// an error it may be fewer.
+func (b *lineBuffer) line(snap *snapshot, from, to int64) ([]byte, error) {
+	same := b.file == snap.file && b.gen == snap.gen
+	goesOn := same && from == b.next
+	b.next = to
+	if same && from >= b.from && to <= b.from+int64(len(b.bytes)) {
+		return b.bytes[from-b.from : to-b.from], nil
+	}
+	size := int(to - from)
+	if goesOn {
+		size = max(size, int(min(snap.end-from, readAheadBytes)))
+	}
+	if cap(b.bytes) < size {
+		b.bytes = make([]byte, size, size+size/2)
+	}
+	n, err := snap.file.ReadAt(b.bytes[:size], from)
+	b.bytes, b.file, b.gen, b.from = b.bytes[:n], snap.file, snap.gen, from
+	if err != nil {
+		b.file = nil
+	}
+	if n >= int(to-from) {
+		return b.bytes[:to-from], nil
+	}
+	return b.bytes, err
+}
+
+// lineBuffers lets a read allocate nothing but the entry's own bytes.
+var lineBuffers = sync.Pool{New: func() any { return new(lineBuffer) }}
 
 // keepLineBytes bounds the buffers in lineBuffers.
 const keepLineBytes = 256 << 10
 
-// borrow returns a buffer and its first size bytes; giveBack must follow.
-func borrow(size int) (buf *[]byte, text []byte) {
-	buf = lineBuffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in it
-	if cap(*buf) < size {
-		*buf = make([]byte, size, size+size/2)
-	}
-	return buf, (*buf)[:size]
-}
-
-func giveBack(buf *[]byte) {
-	if cap(*buf) <= keepLineBytes {
-		lineBuffers.Put(buf)
+func giveBack(b *lineBuffer) {
+	if cap(b.bytes) <= keepLineBytes {
+		lineBuffers.Put(b)
 	}
 }
 
