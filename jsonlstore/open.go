@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
@@ -30,6 +31,7 @@ func Open(dir string, opts ...Option) (*Store, error) {
 	op := opening{s: &Store{
 		dir: filepath.Clean(dir), fs: o.fs, logger: o.logger, maxEntry: o.maxEntry, room: o.room, metrics: newMetricKeys(),
 	}}
+	op.s.flight.epoch = time.Now()
 	if err := op.run(); err != nil {
 		if undoErr := op.undo(); undoErr != nil {
 			err = fmt.Errorf("%w (and what was begun could not be taken back: %w)", err, undoErr)

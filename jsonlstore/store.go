@@ -160,21 +160,20 @@ func (s *Store) latch(cause error) error {
 // WriteInFlight implements logstore.Store.
 func (s *Store) WriteInFlight() time.Time { return s.flight.since() }
 
-// inFlight remembers when the write in progress began.
+// inFlight remembers when the write in progress began, as nanoseconds since
+// epoch plus one; 0: none is in progress.
 type inFlight struct {
-	start atomic.Pointer[time.Time]
+	epoch time.Time // with a monotonic clock reading; set when the store is opened
+	start atomic.Int64
 }
 
-func (f *inFlight) begin() {
-	now := time.Now()
-	f.start.Store(&now)
-}
+func (f *inFlight) begin() { f.start.Store(int64(time.Since(f.epoch)) + 1) }
 
-func (f *inFlight) end() { f.start.Store(nil) }
+func (f *inFlight) end() { f.start.Store(0) }
 
 func (f *inFlight) since() time.Time {
-	if t := f.start.Load(); t != nil {
-		return *t
+	if n := f.start.Load(); n != 0 {
+		return f.epoch.Add(time.Duration(n - 1))
 	}
 	return time.Time{}
 }
