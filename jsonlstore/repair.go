@@ -98,6 +98,10 @@ func (p *RepairPlan) Needed() bool {
 // raft_state.json and was not allowed to.
 var ErrNeedsReset = errors.New("a state file is not made up unless that is asked for")
 
+// errDisagree is wrapped by the error about a log that looks different each time
+// it is read.
+var errDisagree = errors.New("the log changes while it is read: stop the node first")
+
 // PlanRepair tells what Repair with the same options would do. It takes no lock
 // and changes nothing.
 func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error) {
@@ -108,7 +112,11 @@ func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error)
 	var p RepairPlan
 	for attempt := range verifyAttempts {
 		before := p.Log
-		if p, err = planRepair(dir, r, o); err != nil {
+		p, err = planRepair(dir, r, o)
+		if errors.Is(err, errDisagree) {
+			continue
+		}
+		if err != nil {
 			return RepairPlan{}, err
 		}
 		// What moves is a writer at work, what stays is damage.
@@ -116,7 +124,7 @@ func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error)
 			break
 		}
 	}
-	return p, nil
+	return p, err
 }
 
 func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
@@ -133,12 +141,23 @@ func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 	if sv.missing && state == nil && stateDamage == nil {
 		return p, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
 	}
+	// Two readers of the same log must agree before anything is cut.
+	report, err := verifyOnce(dir, o)
+	if err != nil {
+		return p, err
+	}
+	if report.Entries != sv.entries || report.First != sv.first || report.Last != sv.last {
+		return p, fmt.Errorf("%s: %w", dir, errDisagree)
+	}
 	p.Log.plan(sv)
 	if !p.Log.Cut {
 		p.Torn = sv.torn
 	}
 	p.State.plan(state, stateDamage, sv, &p.Log, r.ResetState)
 	p.Log.judge(sv, max(sv.commit, p.State.CommitWas))
+	if report.OK() == (p.Log.Cut || stateDamage != nil || p.State.LowerCommit) {
+		return p, fmt.Errorf("%s: %w", dir, errDisagree)
+	}
 	return p, nil
 }
 

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs/memfs"
 	"github.com/aiondb/aiondb-ha/logstore"
@@ -408,4 +411,86 @@ func TestStat(t *testing.T) {
 	if _, err := Stat("/none", onMem(fs)); err == nil || !strings.Contains(err.Error(), "not a state directory") {
 		t.Fatal(err)
 	}
+}
+
+// TestRepairOfAnyDamage damages a log in every way there is and wants what is
+// left to open, and to be what was stored.
+func TestRepairOfAnyDamage(t *testing.T) {
+	files := repairSample(t)
+	log := files[memLog][:lineEnd(files[memLog], 12)]
+	rng := rand.New(rand.NewPCG(4, 2))
+	rounds := 1500
+	if testing.Short() {
+		rounds = 150
+	}
+	cuts := 0
+	for i := range rounds {
+		broken := bytes.Clone(log)
+		what := ""
+		for range 1 + rng.IntN(3) {
+			at := rng.IntN(len(broken))
+			n := min(1+rng.IntN(400), len(broken)-at)
+			kind := rng.IntN(6)
+			switch kind {
+			case 0:
+				broken[at] ^= 1 << rng.IntN(8)
+			case 1:
+				clear(broken[at : at+n])
+			case 2:
+				copy(broken[at:at+n], blanks)
+			case 3:
+				broken = slices.Delete(broken, at, at+n)
+			case 4:
+				broken = slices.Insert(broken, at, broken[at:at+n]...)
+			case 5:
+				copy(broken[rng.IntN(len(broken)):], broken[at:at+n])
+			}
+			what += fmt.Sprintf("%d: %d at %d of %d; ", i, kind, at, len(broken))
+			if len(broken) == 0 {
+				broken = []byte("x")
+			}
+		}
+		fs := memWith(files)
+		fs.Put(memLog, broken)
+		plan, err := PlanRepair(memDir, RepairOptions{}, onMem(fs))
+		if err != nil {
+			t.Fatalf("%s: %v\n%q", what, err, broken)
+		}
+		if s, err := Open(memDir, onMem(memWith(fs.Files()))); (err == nil) == plan.Needed() {
+			t.Fatalf("%s: needed: %v, but Open: %v\n%q", what, plan.Needed(), err, broken)
+		} else if err == nil {
+			s.Close()
+			continue
+		}
+		cuts++
+		res, err := Repair(memDir, RepairOptions{Now: repairTime}, onMem(fs))
+		if err != nil {
+			t.Fatalf("%s: %+v, %v\n%q", what, res, err, broken)
+		}
+		s, err := Open(memDir, onMem(fs))
+		if err != nil {
+			t.Fatalf("%s: %v\n%q", what, err, broken)
+		}
+		first, _ := s.FirstIndex()
+		last, _ := s.LastIndex()
+		if last != res.Log.KeptLast || first != res.Log.KeptFirst {
+			t.Fatalf("%s: %d to %d, not as announced: %+v\n%q", what, first, last, res.Log, broken)
+		}
+		// Damage may splice a line so that it looks like one of the original's, which
+		// have no checksum. Whoever opens it cannot know.
+		kept := fs.Files()[memLog]
+		if bytes.Count(kept, []byte(`"crc":"`)) != res.Log.KeptEntries {
+			continue
+		}
+		for index := first; index > 0 && index <= last; index++ {
+			var l raft.Log
+			if err := s.GetLog(index, &l); err != nil || string(l.Data) != fmt.Sprintf("entry %d of term %d", index, l.Term) {
+				t.Fatalf("%s: %+v, %v", what, l, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of %d logs were cut", cuts, rounds)
 }
