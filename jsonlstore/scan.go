@@ -23,12 +23,15 @@ type scanner struct {
 	size    int64
 	file    string // path, for errors
 	maxLine int
-	// visit is called for every good line in order; an error from it ends the
+	// visit is called for every good line in order, and must not keep what it is
+	// given; an error from it ends the
 	// scan.
 	visit func(rawLine, *parsedLine) error
 	// damaged is called for every place of damage; an error from it ends the
 	// scan. If it returns nil, the scan goes on behind that place.
 	damaged func(*logstore.CorruptionError) error
+
+	parsed parsedLine // what visit is given, made anew for every line
 
 	lines int // how many the file has, blank and bad ones included
 
@@ -106,12 +109,14 @@ func (s *scanner) step(line rawLine) error {
 		}
 		return nil // a blank line, or room that was never written
 	}
-	p, reason := s.parse(line, text)
+	parsed, reason := s.parse(line, text)
+	s.parsed = parsed
+	p := &s.parsed
 	if reason != nil {
 		s.blankFrom = line.end
 		return s.addBad(line, text, reason)
 	}
-	err := s.checkFront(line, text, &p)
+	err := s.checkFront(line, text, p)
 	s.blankFrom = line.end
 	if n := len(line.text) - len(bytes.TrimRight(line.text, " ")); n > 0 && line.terminated {
 		s.blankFrom -= int64(n) + 1 // its own newline may be among what was never written
@@ -120,7 +125,7 @@ func (s *scanner) step(line rawLine) error {
 		return err
 	}
 	if len(s.bad) > 0 {
-		if s.sameBatch(&p) {
+		if s.sameBatch(p) {
 			return nil // goes with the torn batch
 		}
 		if err := s.reportBad(); err != nil {
@@ -142,7 +147,7 @@ func (s *scanner) step(line rawLine) error {
 		s.batch, s.batchAt, s.batchPrev, s.batchLine = p.batch, line.offset, s.last, line.number
 	}
 	s.last, s.end, s.unended = p.index, line.end, !line.terminated
-	return s.visit(line, &p)
+	return s.visit(line, p)
 }
 
 // endsBlank takes what stands behind the last newline: room written ahead, or
