@@ -424,32 +424,8 @@ func TestRepairOfAnyDamage(t *testing.T) {
 		rounds = 150
 	}
 	cuts := 0
-	for i := range rounds {
-		broken := bytes.Clone(log)
-		what := ""
-		for range 1 + rng.IntN(3) {
-			at := rng.IntN(len(broken))
-			n := min(1+rng.IntN(400), len(broken)-at)
-			kind := rng.IntN(6)
-			switch kind {
-			case 0:
-				broken[at] ^= 1 << rng.IntN(8)
-			case 1:
-				clear(broken[at : at+n])
-			case 2:
-				copy(broken[at:at+n], blanks)
-			case 3:
-				broken = slices.Delete(broken, at, at+n)
-			case 4:
-				broken = slices.Insert(broken, at, broken[at:at+n]...)
-			case 5:
-				copy(broken[rng.IntN(len(broken)):], broken[at:at+n])
-			}
-			what += fmt.Sprintf("%d: %d at %d of %d; ", i, kind, at, len(broken))
-			if len(broken) == 0 {
-				broken = []byte("x")
-			}
-		}
+	for range rounds {
+		broken, what := anyDamage(rng, log)
 		fs := memWith(files)
 		fs.Put(memLog, broken)
 		plan, err := PlanRepair(memDir, RepairOptions{}, onMem(fs))
@@ -493,4 +469,33 @@ func TestRepairOfAnyDamage(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d logs were cut", cuts, rounds)
+}
+
+// anyDamage does a few things to a log that disks, people and programs do.
+func anyDamage(rng *rand.Rand, log []byte) (broken []byte, what string) {
+	broken = bytes.Clone(log)
+	for range 1 + rng.IntN(3) {
+		at := rng.IntN(len(broken))
+		n := min(1+rng.IntN(400), len(broken)-at)
+		kind := rng.IntN(6)
+		switch kind {
+		case 0:
+			broken[at] ^= 1 << rng.IntN(8)
+		case 1:
+			clear(broken[at : at+n])
+		case 2:
+			copy(broken[at:at+n], blanks)
+		case 3:
+			broken = slices.Delete(broken, at, at+n)
+		case 4:
+			broken = slices.Insert(broken, at, broken[at:at+n]...)
+		case 5:
+			copy(broken[rng.IntN(len(broken)):], broken[at:at+n])
+		}
+		what += fmt.Sprintf("%d at %d of %d; ", kind, at, len(broken))
+		if len(broken) == 0 {
+			broken = []byte("x")
+		}
+	}
+	return broken, what
 }

@@ -119,11 +119,11 @@ func (f *follower) readRound(file vfs.File) (round, error) {
 // addLine adds a line to a round; false if it is no entry.
 func (f *follower) addLine(r *round, line rawLine) bool {
 	text := line.text
-	if !line.tooLong {
-		text = trimTail(text)
-		if len(text) == 0 {
-			return true
-		}
+	if !line.terminated {
+		text = trimUnwritten(text)
+	}
+	if !line.tooLong && len(trimBlanks(text)) == 0 {
+		return true
 	}
 	damage := f.damage[line.offset]
 	if damage != nil {
