@@ -80,8 +80,8 @@ func (r *run) check(before *state) {
 			continue
 		}
 		for later := e + 1; later < maxEpochs; later++ {
-			if log := r.stream[later]; r.begun[later] && (len(log) < int(lsn) || log[lsn-1] != byte(e)) {
-				r.violated("I3", "record %d of epoch %d is acknowledged, and the primary of epoch %d has the log %v", lsn, e, later, log)
+			if log := r.stream[later]; r.begun[later] && (len(log) < int(lsn) || log[:lsn] != r.stream[e][:lsn]) {
+				r.violated("I3", "record %d of epoch %d is acknowledged, behind %v, and the primary of epoch %d has the log %v", lsn, e, r.stream[e][:lsn-1], later, log)
 			}
 		}
 	}

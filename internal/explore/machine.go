@@ -42,6 +42,23 @@ const (
 	tick
 )
 
+// String says what a machine hears of late.
+func (s stimulus) String() string {
+	switch s.kind {
+	case gained:
+		return fmt.Sprintf("it leads in term %d", s.epoch)
+	case lost:
+		return "it leads no more"
+	case epochSeen:
+		return fmt.Sprintf("epoch %d of node %d has begun", s.epoch, s.node)
+	case primaryKnown:
+		return fmt.Sprintf("node %d is primary of epoch %d by the history", s.node, s.epoch)
+	case ballotAnswered:
+		return fmt.Sprintf("node %d has answered the ballot of epoch %d", s.answer.VoterID, s.answer.Epoch)
+	}
+	return fmt.Sprintf("(%d)", s.kind)
+}
+
 // machine is one state of a real Orchestrator. States that cannot be told
 // apart by what they do are one machine: an Orchestrator holds closures and
 // cannot be copied, so a machine keeps a history that leads to it and is

@@ -82,8 +82,11 @@ func (w *world) enabled(s *state, out []step) []step {
 			(fault || !s.asking(i)) {
 			add(stepTick, i, 0)
 		}
-		if len(n.inbox) > 0 {
-			add(stepHear, i, 0)
+		// Two queues: changes of leadership, and all the rest.
+		for _, leadership := range []bool{true, false} {
+			if k := slices.IndexFunc(n.inbox, func(in stimulus) bool { return (in.kind <= lost) == leadership }); k >= 0 {
+				add(stepHear, i, k)
+			}
 		}
 		if n.primary != 0 && n.primary >= n.fence && s.writes < w.Bounds.Writes {
 			add(stepWrite, i, 0)
@@ -176,8 +179,8 @@ func (w *world) take(s *state, st step) (*state, *violation) {
 		r.feed(i, stimulus{kind: tick})
 	case stepHear:
 		n := &r.nodes[i]
-		in := n.inbox[0]
-		n.inbox = n.inbox[1:]
+		in := n.inbox[st.b]
+		n.inbox = slices.Delete(slices.Clone(n.inbox), int(st.b), int(st.b)+1)
 		r.feed(i, in)
 	case stepWrite:
 		r.writes++
@@ -247,8 +250,7 @@ func (w *world) describe(s *state, st step) string {
 	case stepTick:
 		return fmt.Sprintf("node %d: the timer of its machine is due", a)
 	case stepHear:
-		in := s.nodes[st.a].inbox[0]
-		return fmt.Sprintf("node %d: its machine hears of what came in (%d, epoch %d, node %d)", a, in.kind, in.epoch, in.node)
+		return fmt.Sprintf("node %d: its machine hears that %v", a, s.nodes[st.a].inbox[st.b])
 	case stepWrite:
 		return fmt.Sprintf("node %d, primary of epoch %d, writes a record behind %v", a, s.nodes[st.a].primary, s.nodes[st.a].wal)
 	case stepRecord:
