@@ -56,7 +56,7 @@ type LogRepair struct {
 	LostReadable                        int
 	LostReadableFirst, LostReadableLast uint64
 	// LostFirst and LostLast are the indexes of everything that is lost, as far
-	// as can be told; 0, 0: nothing, or unknown.
+	// as can be told; 0: nothing, or unknown.
 	LostFirst, LostLast uint64
 	// LostCommitted is the highest lost index that is known to be committed; 0:
 	// none is.
@@ -187,7 +187,7 @@ func (l *LogRepair) judge(sv *survey, commit uint64) {
 		l.LostAcknowledged = sv.behind.laterBatch
 	}
 	if commit > l.KeptLast {
-		if l.LostFirst == 0 {
+		if l.LostFirst == 0 && l.KeptLast > 0 {
 			l.LostFirst = l.KeptLast + 1
 		}
 		l.LostLast = max(l.LostLast, commit)

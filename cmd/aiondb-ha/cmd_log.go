@@ -237,6 +237,14 @@ func newVerdict(r jsonlstore.Report) verdict {
 	return v
 }
 
+// missingState says what a state file that is not there means.
+func missingState(file string, entries int) string {
+	if entries == 0 {
+		return term.Safe(file) + " is not there: never voted"
+	}
+	return term.Safe(file) + " is not there: the next start takes the term from the log, and votes in higher terms are forgotten"
+}
+
 // stateDamage returns what is wrong with the state file itself; nil: nothing.
 func stateDamage(r jsonlstore.Report) *logstore.CorruptionError {
 	for _, d := range r.Damage {
@@ -285,7 +293,7 @@ func reportTable(r jsonlstore.Report, style term.Style) *term.Table {
 	case stateDamage(r) != nil:
 		row("state", "%s is damaged: %s", term.Safe(s.File), term.Safe(stateDamage(r).Reason))
 	case s.Missing:
-		row("state", "%s is not there: never voted", term.Safe(s.File))
+		row("state", "%s", missingState(s.File, r.Entries))
 	case s.VotedTerm == 0:
 		row("state", "term %d, never voted", s.CurrentTerm)
 	case s.VotedFor == "":

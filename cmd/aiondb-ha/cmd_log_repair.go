@@ -152,6 +152,9 @@ func (r *repairTable) log() {
 		}
 		r.row("damage", "line %d, byte offset %d%s: %s", d.Line, d.Offset, index, term.Safe(d.Reason))
 	}
+	if s := r.p.State; s.LowerCommit && !l.Cut {
+		r.row("damage", "the log ends with index %d, but %s says that %d was committed", l.KeptLast, term.Safe(s.File), s.CommitWas)
+	}
 	kept := entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast)
 	if l.KeptLines > 0 {
 		kept = fmt.Sprintf("%s, %s, %d bytes", span("line", "lines", 1, l.KeptLines), kept, l.KeptBytes)
@@ -169,8 +172,11 @@ func (r *repairTable) lost() {
 		return
 	}
 	lost := "an entry whose index cannot be told, and what follows it"
-	if l.LostFirst > 0 {
+	switch {
+	case l.LostFirst > 0:
 		lost = span("entry", "entries", l.LostFirst, l.LostLast)
+	case l.LostLast > 0:
+		lost = fmt.Sprintf("entries up to %d", l.LostLast)
 	}
 	if l.LostReadable > 0 {
 		lost += fmt.Sprintf(" (%d can be read, but a log has no holes)", l.LostReadable)

@@ -109,7 +109,7 @@ func stateLine(st jsonlstore.Stats) string {
 	case st.StateError != nil:
 		return term.Safe(s.File) + " is damaged: " + term.Safe(st.StateError.Reason)
 	case s.Missing:
-		return term.Safe(s.File) + " is not there: never voted"
+		return missingState(s.File, st.Entries)
 	case s.VotedTerm == 0:
 		return fmt.Sprintf("term %d, never voted, %s", s.CurrentTerm, commit)
 	case s.VotedFor == "":

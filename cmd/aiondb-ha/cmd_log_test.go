@@ -117,6 +117,19 @@ func TestLogTools(t *testing.T) {
 	script("log_damaged_committed", "log repair DIR\nlog repair DIR --yes\nlog stat DIR\n", flipEarly)
 	script("log_state_damaged", "log stat DIR\nlog repair DIR\nlog repair DIR --yes\nlog repair DIR --reset-state\nlog repair DIR --yes --reset-state\nlog stat DIR\n", breakState)
 	script("log_both_damaged", "log verify DIR\nlog repair DIR\nlog repair DIR --yes\nlog repair DIR --yes --reset-state\nlog verify DIR\nlog stat DIR\n", flip, breakState)
+	script("log_state_missing", "log stat DIR\nlog verify DIR\nlog repair DIR\n", func(d *logDir) {
+		if err := os.Remove(filepath.Join(d.path, jsonlstore.StateFile)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	script("log_lost_end", "log repair DIR\nlog repair DIR --yes\nlog verify DIR\n", func(d *logDir) {
+		d.change(jsonlstore.LogFile, func(raw []byte) []byte { return raw[:bytes.Index(raw, []byte(`{"index":4`))] })
+	})
+	script("log_lost", "log stat DIR\nlog repair DIR\nlog repair DIR --yes\nlog verify DIR\n", func(d *logDir) {
+		if err := os.Remove(filepath.Join(d.path, jsonlstore.LogFile)); err != nil {
+			t.Fatal(err)
+		}
+	})
 	script("log_help", "help log\nhelp log verify\nhelp log tail\nhelp log stat\nhelp log repair\n")
 }
 
