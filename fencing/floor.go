@@ -35,8 +35,8 @@ type CorruptError struct {
 
 // Error names the file, what is wrong with it and what to do, in one line.
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("fencing file %s is damaged: %s; put it back from a backup, or wipe this node's data directory "+
-		"and let it join again (never delete this file alone: the node would forget what it promised)", e.Path, e.Reason)
+	return fmt.Sprintf("fencing file %s is damaged: %s; put it back from a backup, or, only while all other nodes run, "+
+		"move this node's state directory away and start it empty (never delete this file alone: the node would forget what it promised)", e.Path, e.Reason)
 }
 
 // Unwrap returns ErrCorrupt.

@@ -19,7 +19,7 @@ const MaxStateBytes = 64 << 20
 
 // stateAdvice is what to do about a damaged state file.
 const stateAdvice = "the node's term and vote must not be guessed: put a good copy of the file back, " +
-	"or remove the node's whole state directory and let it join anew"
+	"or, only while all other nodes run, move the node's state directory away and start it empty"
 
 // The original's three fields come first, then ours; the checksum is last, on a line
 // of its own, and covers everything before its comma.

@@ -58,8 +58,8 @@ func logCommands() []command {
 				"nothing. With --yes the node must be stopped, and a copy of what is changed stays beside it.\n" +
 				"\n" +
 				"What is cut off may have been promised to the other nodes: a repaired node can lose what the\n" +
-				"cluster has confirmed. While a majority of the other nodes is healthy, it is safer to empty the\n" +
-				"state directory and let the node join anew.\n" +
+				"cluster has confirmed. While all other nodes run, it is safer to move the state directory\n" +
+				"away and start the node empty.\n" +
 				"\n" +
 				"A damaged raft_state.json is not made up without --reset-state. The log shows only a lower\n" +
 				"bound of the node's term, and no votes: a node that forgets a vote can vote twice in one term,\n" +

@@ -190,7 +190,7 @@ func (r *repairTable) lost() {
 		promise = "this node has promised these entries to the others;"
 	}
 	r.row(r.style.Red("danger"), "%s", promise)
-	r.row("", "wiping it and letting it rejoin is safer when a quorum is healthy")
+	r.row("", "while all other nodes run, starting it with an empty directory is safer")
 }
 
 func (r *repairTable) state() {
@@ -209,7 +209,7 @@ func (r *repairTable) state() {
 	r.row("--reset-state", "makes it up: term %d, the vote of that term used up, no commit index", s.Term)
 	r.row(r.style.Red("danger"), "if this node has voted in a term above %d, it can vote there once more: then there may be two leaders", s.Term)
 	r.row("", "in one term, and entries that the cluster has confirmed are lost. Putting a good copy of the file back, or")
-	r.row("", "wiping the node and letting it rejoin, has no such danger.")
+	r.row("", "starting it with an empty directory while all other nodes run, is safer.")
 }
 
 func (r *repairTable) result(done bool, copies []string) {

@@ -142,7 +142,7 @@ func (m *Mux) reject(raw net.Conn, source netip.Addr, reason string) {
 func (m *Mux) note(source netip.Addr, reason string, err error) {
 	m.stats.rejected.Add(1)
 	level, key := hclog.Warn, source.String()
-	if reason == reasonNotServed {
+	if reason == reasonNotServed || !m.serves() {
 		// A node that starts, or ends, is asked for what it does not serve:
 		// nothing is wrong, and what is must still be said.
 		level, key = hclog.Debug, key+" "+reason

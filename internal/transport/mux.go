@@ -208,6 +208,14 @@ func (m *Mux) unlisten(l *streamListener) {
 	}
 }
 
+// serves reports whether more than probes is listened to: whether the node has
+// begun to take part in the cluster, and has not ended.
+func (m *Mux) serves() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.streams) > 1
+}
+
 // renewServerTLS makes the handshake offer exactly the protocols listened to.
 // m.mu is held.
 func (m *Mux) renewServerTLS() {

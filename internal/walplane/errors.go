@@ -45,7 +45,7 @@ type DamageError struct {
 
 // Error names file, offset and what to do, in one line.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("%v: %s at offset %d (lsn %d): %s; put the file back from a backup, or wipe this node's data and let it join again",
+	return fmt.Sprintf("%v: %s at offset %d (lsn %d): %s; put the file back from a backup, or, only while all other nodes run, move this node's data directory away and start it empty",
 		ErrDamaged, e.File, e.Offset, e.LSN, e.Reason)
 }
 
