@@ -282,12 +282,12 @@ func (r *run) workVote(i int, t task) {
 	reply(decide())
 }
 
-// replace and remove find the ballot by epoch and candidate: telling the
+// replace and remove find a task by what it is: telling the
 // machine of it may have changed the list.
 func (r *run) replace(i int, t task) {
 	n := &r.nodes[i]
 	for k, o := range n.tasks {
-		if o.kind == t.kind && o.epoch == t.epoch && o.node == t.node {
+		if o.kind == t.kind && o.epoch == t.epoch && o.node == t.node && o.awaited == t.awaited {
 			n.tasks[k] = t
 			return
 		}
@@ -297,7 +297,7 @@ func (r *run) replace(i int, t task) {
 func (r *run) remove(i int, t task) {
 	n := &r.nodes[i]
 	n.tasks = slices.DeleteFunc(slices.Clone(n.tasks), func(o task) bool {
-		return o.kind == t.kind && o.epoch == t.epoch && o.node == t.node
+		return o.kind == t.kind && o.epoch == t.epoch && o.node == t.node && o.awaited == t.awaited
 	})
 }
 

@@ -48,7 +48,7 @@ func (w *world) mustBegin(t *testing.T) *state {
 // TestExplore visits the states next to the beginning, all of them, and takes
 // walks to those further away.
 func TestExplore(t *testing.T) {
-	near, far := limit{states: 16_000}, limit{time: time.Minute, states: 16_000}
+	near, far := limit{states: 6_000}, limit{time: time.Minute, states: 8_000}
 	if *deep > 0 {
 		near, far = limit{time: *deep, states: 8_000_000}, limit{time: *deep}
 	}
@@ -79,7 +79,7 @@ func TestExplore(t *testing.T) {
 func TestSettles(t *testing.T) {
 	walks := 12
 	if *deep > 0 {
-		walks = 1000
+		walks = 10_000
 	}
 	for _, c := range configs {
 		t.Run(c.Name, func(t *testing.T) {

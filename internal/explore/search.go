@@ -35,7 +35,7 @@ func (r Report) String() string {
 		verdict = "all states within the bounds"
 	}
 	fmt.Fprintf(&b, "%s: %d states, %d steps, depth %d, %d machine states, %v (%s); states with a primary of epoch 1, 2, …: %v, with an acknowledged write: %v",
-		r.Config, r.States, r.Steps, r.Depth, r.Machines, r.Took.Round(time.Millisecond), verdict, r.Promoted[1:5], r.Acked[1:5])
+		r.Config, r.States, r.Steps, r.Depth, r.Machines, r.Took.Round(time.Millisecond), verdict, r.Promoted[1:6], r.Acked[1:6])
 	if r.Broken != "" {
 		fmt.Fprintf(&b, "\n%s: %s\n", r.Invariant, r.Broken)
 		for i, line := range r.Trace {
@@ -258,7 +258,7 @@ func (w *world) shrink(start *state, script []string, invariant string) []string
 // is none, one after the other of those that can be.
 func (w *world) fair(s *state) (*state, *violation) {
 	free := *w
-	free.Bounds = Bounds{Terms: maxEpochs - 1, Clock: 255}
+	free.Bounds, free.fairly = Bounds{Terms: maxEpochs - 1, Clock: 255}, true
 	turn := 0
 	var last []string
 	for range 600 {
@@ -267,7 +267,7 @@ func (w *world) fair(s *state) (*state, *violation) {
 		}
 		st, ok := free.fairStep(s, &turn)
 		if !ok {
-			return s, &violation{"I6", "nothing more happens, and there is no primary"}
+			return s, &violation{"I6", "nothing more happens, and there is no primary; the last steps were: " + strings.Join(last, "; ")}
 		}
 		last = append(last, free.describe(s, st))
 		after, broken := free.take(s, st)
@@ -276,7 +276,7 @@ func (w *world) fair(s *state) (*state, *violation) {
 		}
 		s = after
 	}
-	return s, &violation{"I6", "no primary after 600 steps without a fault; the last were: " + strings.Join(last[len(last)-30:], "; ")}
+	return s, &violation{"I6", "no primary after 600 steps without a fault; the last: " + strings.Join(last[max(0, len(last)-60):], "; ")}
 }
 
 // settled reports whether there is a primary, everybody follows it, and has
@@ -350,7 +350,8 @@ func (w *world) fairStep(s *state, turn *int) (step, bool) {
 			return elections[*turn%len(elections)], true
 		}
 	}
-	for _, kind := range []stepKind{stepTick, stepClock} {
+	*turn++ // timers and time by turns
+	for _, kind := range [][]stepKind{{stepTick, stepClock}, {stepClock, stepTick}}[*turn%2] {
 		for _, st := range steps {
 			if st.kind == kind {
 				return st, true

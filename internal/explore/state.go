@@ -13,7 +13,7 @@ import (
 const (
 	nodes     = 3
 	quorum    = nodes/2 + 1
-	maxEpochs = 8 // room in the arrays; the bound is Bounds.Terms
+	maxEpochs = 24 // room in the arrays; the bound is Bounds.Terms
 )
 
 // entry is one entry of the abstract Raft's log.

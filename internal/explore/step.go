@@ -112,7 +112,7 @@ func (w *world) enabled(s *state, out []step) []step {
 			add(stepUnanswered, k, 0)
 		}
 	}
-	if w.Lease && s.clock < w.Bounds.Clock {
+	if (w.Lease || w.fairly) && s.clock < w.Bounds.Clock {
 		add(stepClock, 0, 0)
 	}
 	return out

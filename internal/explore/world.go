@@ -77,6 +77,7 @@ func (v *violation) Error() string { return v.invariant + ": " + v.what }
 type world struct {
 	Config
 	machines *machines
+	fairly   bool                 // time passes without a lease too
 	steps    [nodes]time.Duration // what a step of the clock is to each node
 	voters   []protocol.NodeID
 }
@@ -91,7 +92,7 @@ func newWorld(c Config) *world {
 	w := &world{Config: c, voters: []protocol.NodeID{1, 2, 3}}
 	const once = time.Nanosecond // due as soon as anything else is
 	timing := failover.Timing{BallotTimeout: 2 * once, Grace: once, DatabaseTimeout: once, RaftTimeout: once, StepDownTimeout: once,
-		BackoffMin: once, BackoffMax: once, CoolDown: once, DeferMemory: time.Hour, HandoverTimeout: once, PollInterval: once}
+		BackoffMin: once, BackoffMax: once, CoolDown: once, DeferMemory: 2 * leaseDuration, HandoverTimeout: once, PollInterval: once}
 	if c.Lease {
 		timing.Lease = leaseDuration
 		if c.Broken.NoDrift {
