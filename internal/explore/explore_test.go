@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,6 +34,17 @@ var configs = []Config{
 	{Name: "lease, fine, with everything", Warm: true, Lease: true, Fine: true, StepPermille: 350, RatePermille: drifting, Bounds: Bounds{Terms: 4, Writes: 3, Crashes: 2, Clock: 6, Faults: 2, Switchovers: 1}},
 }
 
+// deeper are explored with -deep; in a minute or two each comes to its end.
+var deeper = []Config{
+	{Name: "one failover, two records", Warm: true, Bounds: Bounds{Terms: 2, Writes: 2}},
+	{Name: "one failover, three records", Warm: true, Bounds: Bounds{Terms: 2, Writes: 3}},
+	{Name: "one failover, a crash", Warm: true, Bounds: Bounds{Terms: 2, Writes: 1, Crashes: 1}},
+	{Name: "one failover, a fault", Warm: true, Bounds: Bounds{Terms: 2, Writes: 1, Faults: 1}},
+	{Name: "two epochs, from nothing", Bounds: Bounds{Terms: 2}},
+	{Name: "lease, a record", Warm: true, Lease: true, StepPermille: 1060, Bounds: Bounds{Terms: 2, Writes: 1, Clock: 1}},
+	{Name: "two failovers, a record", Warm: true, Bounds: Bounds{Terms: 3, Writes: 1}},
+}
+
 // whole are those that are small enough to be explored to their ends.
 var whole = map[string]bool{"first primary": true, "one failover": true}
 
@@ -50,9 +62,13 @@ func (w *world) mustBegin(t *testing.T) *state {
 func TestExplore(t *testing.T) {
 	near, far := limit{states: 6_000}, limit{time: time.Minute, states: 8_000}
 	if *deep > 0 {
-		near, far = limit{time: *deep, states: 8_000_000}, limit{time: *deep}
+		near, far = limit{time: *deep, states: 12_000_000}, limit{time: *deep}
 	}
-	for _, c := range configs {
+	explored := configs
+	if *deep > 0 {
+		explored = append(slices.Clip(configs), deeper...)
+	}
+	for _, c := range explored {
 		t.Run(c.Name, func(t *testing.T) {
 			w := newWorld(c)
 			s := w.mustBegin(t)
