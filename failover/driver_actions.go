@@ -66,7 +66,7 @@ func (d *Driver) perform(action Action) {
 		})
 	case NewTerm:
 		d.attempt(d.timing.StepDownTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
-			return LeadershipOffered{Attempt: a.Attempt}, d.cfg.Raft.NewTerm(ctx)
+			return LeadershipOffered(a), d.cfg.Raft.NewTerm(ctx)
 		})
 	default:
 		panic(fmt.Sprintf("failover: unknown action %T", action))

@@ -307,7 +307,7 @@ func (o *Orchestrator) primaryKnown(in PrimaryKnown) {
 	}
 	o.floor = max(o.floor, in.Epoch)
 	if in.Node != o.followed.Node || in.Epoch != o.followed.Epoch {
-		o.emit(NewPrimaryDetected{Node: in.Node, Epoch: in.Epoch, Address: in.Address}, "")
+		o.emit(NewPrimaryDetected(in), "")
 		clear(o.deferred)
 		o.heard, o.lost = false, false
 		if o.phase == following {

@@ -188,7 +188,7 @@ func (t *Transport) reply(rpc raft.RPC, answer raft.RPCResponse) bool {
 func (t *Transport) fromLeader(command *raft.TimeoutNowRequest) error {
 	r := t.raft.Load()
 	if r == nil {
-		return errors.New("Raft is still starting")
+		return errors.New("this node is still starting")
 	}
 	if _, leader := r.LeaderWithID(); leader == "" || string(leader) != string(command.ID) {
 		return fmt.Errorf("node %q asks for a new election, and the leader is %q", command.ID, leader)
@@ -238,7 +238,7 @@ func (t *Transport) standNow(ctx context.Context) error {
 	case <-t.done:
 		return failover.ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("Raft takes no message: %w", context.Cause(ctx))
+		return fmt.Errorf("no message is taken by Raft: %w", context.Cause(ctx))
 	}
 	select {
 	case reply := <-answer:
