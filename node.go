@@ -176,10 +176,7 @@ func (n *Node) close() error {
 		errs = append(errs, driver.Close())
 	}
 	n.guard.Close(failover.ErrClosed)
-	if n.raft != nil {
-		errs = append(errs, n.raft.Shutdown().Error())
-	}
-	n.consensus.Close()
+	errs = append(errs, n.consensus.Close())
 	var closers []io.Closer
 	if g := n.gossip.Load(); g != nil {
 		closers = append(closers, g)

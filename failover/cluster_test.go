@@ -249,11 +249,10 @@ func (net *network) crash(id protocol.NodeID) {
 	if err := nd.driver.Close(); err != nil {
 		net.t.Error(err)
 	}
-	if err := nd.raft.Shutdown().Error(); err != nil {
+	if err := nd.cons.Close(); err != nil {
 		net.t.Error(err)
 	}
 	_ = nd.trans.Close()
-	nd.cons.Close()
 }
 
 func (net *network) stop() {

@@ -19,6 +19,10 @@ import (
 // deadline.
 const defaultTimeout = 10 * time.Second
 
+// quiesceTimeout bounds how long Close waits for what Raft has been asked for.
+// Only a Raft whose disk hangs takes so long.
+const quiesceTimeout = 2 * time.Second
+
 // Consensus is Raft as the project sees it. It implements failover.Consensus.
 // Its methods are safe for concurrent use; before Attach they fail with
 // ErrClosed.
@@ -32,7 +36,12 @@ type Consensus struct {
 	done       chan struct{}
 	relayed    chan struct{}
 	once       sync.Once
+	closeErr   error          // of once
 	tasks      sync.WaitGroup // what Attach has started
+
+	mu      sync.Mutex
+	closing bool
+	asked   sync.WaitGroup // waits for answers of Raft; added to under mu while not closing
 
 	raft      atomic.Pointer[raft.Raft]
 	transport *Transport // set before raft
@@ -61,12 +70,48 @@ func (c *Consensus) Attach(r *raft.Raft, t *Transport) {
 	c.tasks.Go(func() { c.hasten(r) })
 }
 
-// Close ends the telling of leadership changes and closes the channel. Shut
-// Raft down first: it would wait for nobody to listen. It may be called again.
-func (c *Consensus) Close() {
-	c.once.Do(func() { close(c.done) })
+// Close shuts Raft down, which closes its transport, then ends the telling of
+// leadership changes and closes their channel. It may be called again, and
+// gives the same answer.
+//
+// What Raft has been asked for is waited for first, up to quiesceTimeout: Raft
+// answers it, or loses leadership, as long as it runs, but leaves what it has
+// not begun with unanswered for ever when it ends.
+func (c *Consensus) Close() error {
+	c.once.Do(func() {
+		c.mu.Lock()
+		c.closing = true
+		c.mu.Unlock()
+		answered := make(chan struct{})
+		go func() { c.asked.Wait(); close(answered) }()
+		limit := time.NewTimer(quiesceTimeout)
+		defer limit.Stop()
+		select {
+		case <-answered:
+		case <-limit.C:
+		}
+		if r := c.raft.Load(); r != nil {
+			c.closeErr = r.Shutdown().Error()
+		}
+		close(c.done)
+	})
 	<-c.relayed
 	c.tasks.Wait()
+	return c.closeErr
+}
+
+// ask runs f, which waits for an answer of Raft, and sends what it returns. Once
+// the Consensus is closing, it answers with ErrClosed instead.
+func (c *Consensus) ask(f func() error) <-chan error {
+	answer := make(chan error, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		answer <- failover.ErrClosed
+		return answer
+	}
+	c.asked.Go(func() { answer <- f() })
+	return answer
 }
 
 // Leadership returns the channel of changes.
@@ -197,8 +242,7 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 		term = c.proven.Load()
 	}
 	index := r.CommitIndex()
-	failed := make(chan error, 1)
-	go func() { failed <- c.translate(r.VerifyLeader().Error()) }() // ends with Raft's leadership at the latest
+	failed := c.ask(func() error { return c.translate(r.VerifyLeader().Error()) }) // ends with Raft's leadership at the latest
 	if err := c.transport.awaitQuorum(ctx, protocol.Epoch(term), began, failed); err != nil {
 		if !errors.Is(err, failover.ErrNotLeader) && !errors.Is(err, failover.ErrNoQuorum) {
 			err = fmt.Errorf("%w: %w", failover.ErrNoQuorum, err) // a read: nothing was done
@@ -301,11 +345,12 @@ func (c *Consensus) LastContact() time.Time {
 // goroutine behind it ends with the future: Raft answers all of them, when
 // leadership ends at the latest.
 func (c *Consensus) await(ctx context.Context, future raft.Future) error {
-	answer := make(chan error, 1)
-	go func() { answer <- future.Error() }()
 	select {
-	case err := <-answer:
-		return c.translate(err)
+	case err := <-c.ask(func() error { return c.translate(future.Error()) }):
+		if err != nil && errors.Is(err, failover.ErrClosed) && !errors.Is(err, failover.ErrOutcomeUnknown) {
+			err = fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, err) // Raft has it already
+		}
+		return err
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, context.Cause(ctx))
 	}

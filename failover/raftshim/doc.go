@@ -29,6 +29,5 @@
 //	r, _ := raft.NewRaft(conf, fsm, logs, stable, snaps, trans)
 //	cons.Attach(r, trans)                        // from here on its methods work
 //	...
-//	r.Shutdown().Error()                         // closes trans
-//	cons.Close()
+//	cons.Close()                                 // shuts Raft down, and closes trans
 package raftshim

@@ -187,10 +187,9 @@ func inClusterOf(t *testing.T, n int, unpiped bool, f func(t *testing.T, all []*
 		defer func() {
 			for _, m := range all {
 				m.inner.DisconnectAll()
-				if err := m.raft.Shutdown().Error(); err != nil {
+				if err := m.cons.Close(); err != nil {
 					t.Error(err)
 				}
-				m.cons.Close()
 			}
 			time.Sleep(10 * time.Second)
 		}()
