@@ -150,19 +150,34 @@ func (w *databaseWorker) tryPromote(ctx context.Context, a Promote) {
 // tryDemote makes the database a replica. A line of the history proves that
 // its epoch has been won, so this node promises itself to it too, if it was
 // not in the ballot: nothing older has a claim on it.
+//
+// To follow is to cut the WAL back to the primary's. That must not come between
+// a promise to a later epoch and what is done on the strength of the position
+// read with it (I3), so the two exclude each other, and a Demote that has been
+// waiting while the floor rose above it names nobody any more.
 func (w *databaseWorker) tryDemote(ctx context.Context, a Demote) error {
 	d := w.d
 	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 	defer cancel()
-	demotion := Demotion{Epoch: a.Epoch, Primary: a.Primary, Address: a.Address}
+	demotion := Demotion{Epoch: a.Epoch}
 	if a.Primary != protocol.NoNode {
-		var err error
-		if demotion.Lineage, err = d.cfg.Cluster.History().Lineage(a.Epoch); err != nil {
-			return fmt.Errorf("lineage of epoch %d: %w", a.Epoch, err)
+		release, err := d.beginPromise(ctx)
+		if err != nil {
+			return err
 		}
-		if a.Epoch > d.cfg.Floor.Current().Epoch {
+		defer release()
+		floor := d.cfg.Floor.Current().Epoch
+		if a.Epoch >= floor {
+			demotion.Primary, demotion.Address = a.Primary, a.Address
+			if demotion.Lineage, err = d.cfg.Cluster.History().Lineage(a.Epoch); err != nil {
+				return fmt.Errorf("lineage of epoch %d: %w", a.Epoch, err)
+			}
+		} else {
+			demotion.Epoch = floor
+		}
+		if a.Epoch > floor {
 			d.cfg.Guard.CloseBelow(a.Epoch, fmt.Errorf("epoch %d has begun", a.Epoch))
-			if _, err := d.promise(ctx, a.Epoch, a.Primary); err != nil {
+			if _, err := d.promiseNow(ctx, a.Epoch, a.Primary); err != nil {
 				d.log.Warn("raise the floor to the epoch of the new primary", "epoch", a.Epoch, "error", err)
 			}
 		}

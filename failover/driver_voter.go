@@ -128,19 +128,34 @@ func (d *Driver) voter() election.Voter {
 	return election.Voter{ID: d.cfg.Local, Floor: floor.Epoch, PromisedTo: floor.NodeID}
 }
 
-// promise does what a promise to an epoch takes, whoever it is made to, one
-// promise at a time: 3. the floor, durably, and no help to older leaders any
-// more (I5); 4. the fence of the database; 5. the position, read when no log of
-// an older epoch can grow any more. The
-// guard is not its business: it has been closed before, for another node's
-// epoch, or is not open, for an own one.
+// promise makes one promise at a time: see promiseNow.
 func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
+	release, err := d.beginPromise(ctx)
+	if err != nil {
+		return protocol.Position{}, err
+	}
+	defer release()
+	return d.promiseNow(ctx, epoch, node)
+}
+
+// beginPromise waits until no promise is being made, and none is until release
+// is called.
+func (d *Driver) beginPromise(ctx context.Context) (release func(), err error) {
 	select {
 	case d.voting <- struct{}{}:
-		defer func() { <-d.voting }()
+		return func() { <-d.voting }, nil
 	case <-ctx.Done():
-		return protocol.Position{}, fmt.Errorf("wait for an earlier promise: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("wait for an earlier promise: %w", context.Cause(ctx))
 	}
+}
+
+// promiseNow does what a promise to an epoch takes, whoever it is made to,
+// after beginPromise: 3. the floor, durably, and no help to older leaders any
+// more (I5); 4. the fence of the database; 5. the position, read when no log of
+// an older epoch can grow or be cut any more. The guard is not its business: it
+// has been closed before, for another node's epoch, or is not open, for an own
+// one.
+func (d *Driver) promiseNow(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
 	if err := d.cfg.Floor.Promise(epoch, node, time.Now()); err != nil {
 		return protocol.Position{}, err
 	}

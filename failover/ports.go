@@ -20,7 +20,9 @@ type Database interface {
 
 	// Fence makes the database refuse every WAL stream and every promotion of
 	// an epoch below epoch. When it returns nil, no record of a lower epoch is
-	// accepted any more, and none is being accepted; a primary of a lower
+	// accepted any more, none is being accepted, and nothing is cut off any
+	// more to follow a primary of a lower epoch, in the background neither: the
+	// position read next is what the node promises. A primary of a lower
 	// epoch acknowledges nothing more. Fence need not be durable: the durable
 	// floor is given again at every start, before anything else. It never
 	// lowers what an earlier call set.
@@ -29,7 +31,8 @@ type Database interface {
 	// Promote makes the database the primary of p.Epoch. When it returns nil,
 	// writes are accepted and acknowledged as long as p.Guard says so. When it
 	// returns an error the database is not primary, and will be given Demote.
-	// It must fail if a higher epoch was fenced meanwhile.
+	// It must fail if a higher epoch was fenced meanwhile, or if the WAL does
+	// not end exactly where p.Lineage forks.
 	Promote(ctx context.Context, p Promotion) error
 
 	// Demote makes the database a replica: no writes are accepted from now on,
