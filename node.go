@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/aiondb/aiondb-ha/failover"
 	"github.com/aiondb/aiondb-ha/failover/raftshim"
 	"github.com/aiondb/aiondb-ha/fencing"
@@ -65,7 +63,6 @@ type Node struct {
 	mux       *transport.Mux
 	messenger *transport.Messenger
 	store     *jsonlstore.Store
-	raft      *raft.Raft
 	consensus *raftshim.Consensus
 	lease     failover.Lease
 	fsm       *fsm.FSM

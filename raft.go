@@ -82,10 +82,11 @@ func (n *Node) startRaft() (err error) {
 		}
 	}
 	conf.NotifyCh = n.consensus.NotifyCh()
-	if n.raft, err = raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, trans); err != nil {
+	r, err := raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, trans)
+	if err != nil {
 		return err
 	}
-	n.consensus.Attach(n.raft, trans)
+	n.consensus.Attach(r, trans)
 	return nil
 }
 
