@@ -20,9 +20,6 @@ const copyTemp = ".before-repair.tmp"
 // maxCopies bounds how many copies may have been made in the same second.
 const maxCopies = 100
 
-// copyBlock is how much is copied at a time, in bytes.
-const copyBlock = 256 << 10
-
 // keepCopy puts a copy of a file beside it and makes it durable, name and all.
 // It never replaces a file. The caller holds the directory's lock.
 func keepCopy(fsys vfs.FS, dir, path string, at time.Time) (name string, err error) {
@@ -78,23 +75,8 @@ func copyTo(fsys vfs.FS, to, from string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	buf := make([]byte, copyBlock)
-	for at := int64(0); at < size; {
-		n, err := src.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-		w, err := dst.WriteAt(buf[:n], at)
-		if err == nil && w < n {
-			err = io.ErrShortWrite
-		}
-		if err != nil {
-			return err
-		}
-		at += int64(n)
+	if err := copyRange(dst, src, 0, size); err != nil {
+		return err
 	}
 	return dst.Sync()
 }
