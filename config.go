@@ -65,11 +65,11 @@ type Config struct {
 	// Secret is the cluster secret, at least protocol.MinSecretLen bytes, the
 	// same on all nodes. Everything nodes prove to each other and encrypt with
 	// is derived from it.
-	Secret []byte
+	Secret protocol.Secret
 
 	// OldSecrets are accepted from others but not used for sending, so that a
 	// secret can be rotated node by node.
-	OldSecrets [][]byte
+	OldSecrets []protocol.Secret
 
 	// DataDir holds the state directory, ha/node-N under it.
 	DataDir string
@@ -143,6 +143,11 @@ func (c Config) StateDir() string {
 // Quorum returns how many of the configured voters make a majority.
 func (c Config) Quorum() int { return len(c.Nodes)/2 + 1 }
 
+// secrets returns the secret to use and those to accept besides, in this order.
+func (c Config) secrets() []protocol.Secret {
+	return append([]protocol.Secret{c.Secret}, c.OldSecrets...)
+}
+
 // Validate reports everything that is wrong with c, joined into one error, or
 // nil. Defaults count as set. Secrets never appear in the error.
 func (c Config) Validate() error {
@@ -189,7 +194,7 @@ func (c Config) Validate() error {
 	if len(c.DatabaseAddr) > protocol.MaxAddrLen {
 		fault("database address: %d bytes, at most %d", len(c.DatabaseAddr), protocol.MaxAddrLen)
 	}
-	for i, s := range append([][]byte{c.Secret}, c.OldSecrets...) {
+	for i, s := range c.secrets() {
 		if len(s) < protocol.MinSecretLen {
 			name := "cluster secret"
 			if i > 0 {

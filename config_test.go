@@ -2,9 +2,14 @@ package ha
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aiondb/aiondb-ha/internal/leak"
+	"github.com/aiondb/aiondb-ha/protocol"
 )
 
 func validConfig() Config {
@@ -54,7 +59,7 @@ func TestConfigFaults(t *testing.T) {
 		{"loopback among others", func(c *Config) { c.AdvertiseAddr = "127.0.0.1:7600" }, "this machine alone"},
 		{"bind", func(c *Config) { c.BindAddr = "nonsense" }, "bind address \"nonsense\""},
 		{"short secret", func(c *Config) { c.Secret = []byte(secret) }, "cluster secret: 14 bytes, at least 32"},
-		{"short old secret", func(c *Config) { c.OldSecrets = [][]byte{[]byte(secret)} }, "old cluster secret 1: 14 bytes"},
+		{"short old secret", func(c *Config) { c.OldSecrets = []protocol.Secret{[]byte(secret)} }, "old cluster secret 1: 14 bytes"},
 		{"no data dir", func(c *Config) { c.DataDir = "" }, "no data directory"},
 		{"timeout below interval", func(c *Config) { c.HealthCheckInterval = 300 * time.Millisecond }, "must be more than the health check interval"},
 		{"election below timeout", func(c *Config) { c.ElectionTimeout = 200 * time.Millisecond }, "must be more than the health check timeout"},
@@ -79,5 +84,36 @@ func TestConfigFaults(t *testing.T) {
 	c := Config{}
 	if err := c.Validate(); strings.Count(err.Error(), "\n") < 3 {
 		t.Errorf("not every fault is reported at once: %v", err)
+	}
+}
+
+// Whoever prints a configuration, a node or its parts shows no secret.
+func TestConfigShowsNoSecret(t *testing.T) {
+	const secret, old = "the-secret-of-this-cluster-0123456789", "the-one-that-went-before-0123456789ab"
+	c := Config{NodeID: 1, Nodes: []string{freeAddr(t)}, DataDir: t.TempDir(), Secret: []byte(secret), OldSecrets: []protocol.Secret{[]byte(old)}}
+	p, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	asJSON, err := json.Marshal(struct {
+		Config
+		Logger *int // an interface that JSON cannot write
+	}{Config: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := c
+	wrong.NodeID, wrong.DataDir, wrong.ElectionTimeout = 9, "", -1
+	shown := []string{string(asJSON), wrong.Validate().Error()}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+		shown = append(shown, fmt.Sprintf(verb, c), fmt.Sprintf(verb, &c), fmt.Sprintf(verb, p), fmt.Sprintf(verb, *p))
+	}
+	for _, out := range shown {
+		for _, s := range []string{secret, old} {
+			if found := leak.Find([]byte(out), []byte(s)); found != "" {
+				t.Errorf("a secret shows, %s", found)
+			}
+		}
 	}
 }

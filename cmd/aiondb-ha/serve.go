@@ -23,6 +23,7 @@ import (
 	"github.com/aiondb/aiondb-ha/internal/term"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/internal/walplane"
+	"github.com/aiondb/aiondb-ha/protocol"
 )
 
 const (
@@ -173,7 +174,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	cfg := s.settings.Node
 	cfg.Logger, cfg.Version = s.log, readVersion().Version
 	cfg.APIAddr, cfg.DatabaseAddr = s.settings.Advertise(s.api.Addr()), s.settings.Advertise(s.data.Addr())
-	identity, err := transport.NewIdentity(append([][]byte{cfg.Secret}, cfg.OldSecrets...)...)
+	identity, err := transport.NewIdentity(append([]protocol.Secret{cfg.Secret}, cfg.OldSecrets...)...)
 	if err != nil {
 		return err
 	}

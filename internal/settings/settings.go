@@ -175,7 +175,7 @@ func (l *loader) node(c *ha.Config) {
 
 	c.Secret = l.secret("auth-token", true)
 	if old := l.secret("auth-token-old", false); old != nil {
-		c.OldSecrets = [][]byte{old}
+		c.OldSecrets = []protocol.Secret{old}
 	}
 	dir, where := l.setting("data-dir")
 	if c.DataDir = dir; dir == "" {
@@ -187,7 +187,7 @@ func (l *loader) node(c *ha.Config) {
 
 // secret reads a secret from its text or its file, whichever stands in the
 // first place. Blanks around it do not count, as in AionDB.
-func (l *loader) secret(name string, needed bool) []byte {
+func (l *loader) secret(name string, needed bool) protocol.Secret {
 	text, haveText := l.get(name)
 	file, haveFile := l.get(name + "-file")
 	switch {
@@ -216,7 +216,7 @@ func (l *loader) secret(name string, needed bool) []byte {
 		l.faults.add("%s: the secret has %d bytes, it needs %d: make one with `aiondb-ha token`", text.from, len(text.text), protocol.MinSecretLen)
 		return nil
 	}
-	return []byte(text.text)
+	return protocol.Secret(text.text)
 }
 
 // timeouts reads the three times and keeps them in order.

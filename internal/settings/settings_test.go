@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	ha "github.com/aiondb/aiondb-ha"
+	"github.com/aiondb/aiondb-ha/protocol"
 )
 
 const (
@@ -105,7 +106,7 @@ func TestEverythingSet(t *testing.T) {
 			AdvertiseAddr:       "10.9.9.9:7700",
 			BindAddr:            "0.0.0.0:7777",
 			Secret:              []byte(secretA),
-			OldSecrets:          [][]byte{[]byte(secretB)},
+			OldSecrets:          []protocol.Secret{protocol.Secret(secretB)},
 			DataDir:             "/d",
 			FencingTokenPath:    "/f/fencing.json",
 			HealthCheckInterval: 20 * time.Millisecond,
