@@ -92,7 +92,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		mux:     p.mux,
 		store:   p.store,
 		floor:   p.floor,
-		guard:   fencing.NewGuard(clock.Boot),
+		guard:   fencing.NewQuickGuard(clock.Boot, clock.Quick),
 		db:      db,
 
 		consensus: raftshim.NewConsensus(),

@@ -22,8 +22,15 @@
 // matter, and may be off by ε ([DriftPercent]).
 //
 // A database asks [Guard.Check] before every acknowledgement and before every
-// read that must be current. It costs an atomic load or two and, when the
-// primacy is leased, one reading of the clock.
+// read that must be current. It costs a few atomic loads and, when the
+// primacy is leased, one reading of the clock: see [QuickClock].
+//
+// What passed the guard a moment before the process was stopped still leaves
+// it when it is woken. To the replicated state it does no harm: the write is
+// safe, and the read was current when the client had asked already. Who must
+// not hear an old primary speak after a new one either sends along how long the
+// answer is valid ([Guard.CheckUntil], [ValidFor]), and the client takes what
+// comes later as of unknown outcome.
 //
 // The invariants of the failover protocol that are enforced here:
 //

@@ -42,6 +42,7 @@ const closedDeadline = math.MinInt64
 // again (I5), even if it had not been open yet.
 type Guard struct {
 	clock func() time.Duration
+	quick QuickClock              // nil: clock is asked always
 	open  atomic.Pointer[opening] // nil while closed
 
 	mu     sync.Mutex     // Open, Close and their kin; held for a few instructions, never over I/O
@@ -53,8 +54,9 @@ type Guard struct {
 // Check of an old epoch from ever seeing the deadline of a newer one.
 type opening struct {
 	epoch    protocol.Epoch
-	deadline atomic.Int64 // on the guard's clock, ns; closedDeadline once closed
-	waiting  atomic.Int32 // callers in Wait
+	deadline atomic.Int64            // on the guard's clock, ns; closedDeadline once closed
+	paired   atomic.Pointer[pairing] // newest; nil: the exact clock is asked
+	waiting  atomic.Int32            // callers in Wait
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	renewed  chan struct{} // closed and replaced by an Extend somebody waits for; under Guard.mu
@@ -64,6 +66,12 @@ type opening struct {
 // moment and must also count the time the machine was suspended
 // (CLOCK_BOOTTIME on Linux): a guard that slept must wake up lapsed (I4).
 func NewGuard(clock func() time.Duration) *Guard { return &Guard{clock: clock} }
+
+// NewQuickGuard returns a closed guard that answers by quick while that cannot
+// be wrong, and by clock otherwise: see QuickClock.
+func NewQuickGuard(clock func() time.Duration, quick QuickClock) *Guard {
+	return &Guard{clock: clock, quick: quick}
+}
 
 // Check returns nil if this node is primary of epoch at this moment, and
 // ErrNotPrimary or ErrLeaseExpired itself if it is not. Ask it after the work
@@ -79,11 +87,33 @@ func (g *Guard) Check(epoch protocol.Epoch) error {
 		return nil
 	case deadline == closedDeadline:
 		return ErrNotPrimary
+	case g.quick != nil && o.paired.Load().before(g.quick, time.Duration(deadline)):
+		return nil
 	case int64(g.clock()) >= deadline:
 		return ErrLeaseExpired
 	}
 	return nil
 }
+
+// CheckUntil is Check, and returns until when, on the guard's clock, its nil
+// holds; NoDeadline if the primacy is not leased. See ValidFor.
+func (g *Guard) CheckUntil(epoch protocol.Epoch) (time.Duration, error) {
+	o := g.open.Load()
+	if o == nil || o.epoch != epoch {
+		return 0, ErrNotPrimary
+	}
+	switch deadline := o.deadline.Load(); {
+	case deadline == closedDeadline:
+		return 0, ErrNotPrimary
+	case deadline != int64(NoDeadline) && int64(g.clock()) >= deadline:
+		return 0, ErrLeaseExpired
+	default:
+		return time.Duration(deadline), nil
+	}
+}
+
+// Now reads the guard's clock.
+func (g *Guard) Now() time.Duration { return g.clock() }
 
 // Open makes epoch the open one, with its lease not running yet: Check says
 // ErrLeaseExpired until the first Extend. It fails, wrapping ErrNotPrimary,
@@ -118,6 +148,9 @@ func (g *Guard) Extend(epoch protocol.Epoch, deadline time.Duration) {
 	o := g.open.Load()
 	if o == nil || o.epoch != epoch {
 		return
+	}
+	if g.quick != nil && deadline != NoDeadline {
+		g.pair(o)
 	}
 	for {
 		old := o.deadline.Load()
