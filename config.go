@@ -34,6 +34,12 @@ const (
 	MaxElectionTimeout = 10 * time.Minute
 )
 
+// Secret is a cluster secret: bytes that nothing prints. See NewSecret.
+type Secret = protocol.Secret
+
+// NewSecret returns a Secret of a copy of raw.
+func NewSecret(raw []byte) Secret { return protocol.NewSecret(raw) }
+
 // Config says who this node is and whom it works with. The zero value of a
 // field means its documented default; fields without one must be set.
 type Config struct {
@@ -65,11 +71,11 @@ type Config struct {
 	// Secret is the cluster secret, at least protocol.MinSecretLen bytes, the
 	// same on all nodes. Everything nodes prove to each other and encrypt with
 	// is derived from it.
-	Secret protocol.Secret
+	Secret Secret
 
 	// OldSecrets are accepted from others but not used for sending, so that a
 	// secret can be rotated node by node.
-	OldSecrets []protocol.Secret
+	OldSecrets []Secret
 
 	// DataDir holds the state directory, ha/node-N under it.
 	DataDir string
@@ -143,9 +149,13 @@ func (c Config) StateDir() string {
 // Quorum returns how many of the configured voters make a majority.
 func (c Config) Quorum() int { return len(c.Nodes)/2 + 1 }
 
-// secrets returns the secret to use and those to accept besides, in this order.
-func (c Config) secrets() []protocol.Secret {
-	return append([]protocol.Secret{c.Secret}, c.OldSecrets...)
+// Secrets returns the secret to use and those to accept besides, in this order.
+func (c Config) Secrets() [][]byte {
+	all := [][]byte{c.Secret.Bytes()}
+	for _, s := range c.OldSecrets {
+		all = append(all, s.Bytes())
+	}
+	return all
 }
 
 // Validate reports everything that is wrong with c, joined into one error, or
@@ -194,7 +204,7 @@ func (c Config) Validate() error {
 	if len(c.DatabaseAddr) > protocol.MaxAddrLen {
 		fault("database address: %d bytes, at most %d", len(c.DatabaseAddr), protocol.MaxAddrLen)
 	}
-	for i, s := range c.secrets() {
+	for i, s := range c.Secrets() {
 		if len(s) < protocol.MinSecretLen {
 			name := "cluster secret"
 			if i > 0 {

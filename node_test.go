@@ -117,7 +117,7 @@ func (c *testCluster) config(id protocol.NodeID) Config {
 	return Config{
 		NodeID:       id,
 		Nodes:        c.addrs,
-		Secret:       bytes.Repeat([]byte("k"), 32),
+		Secret:       NewSecret(bytes.Repeat([]byte("k"), 32)),
 		DataDir:      filepath.Join(c.dir, id.String()),
 		DatabaseAddr: "db" + id.String() + ":5433",
 		// Slow enough for the race detector on a busy machine.
@@ -310,7 +310,7 @@ func TestOpenRefuses(t *testing.T) {
 	c := newTestCluster(t)
 	c.primary(protocol.NoNode)
 	stranger := c.config(2)
-	stranger.Secret = bytes.Repeat([]byte("x"), 32)
+	stranger.Secret = NewSecret(bytes.Repeat([]byte("x"), 32))
 	stranger.BindAddr, stranger.DataDir = freeAddr(t), filepath.Join(t.TempDir(), "new")
 	taken := c.config(1)
 	taken.DataDir = filepath.Join(t.TempDir(), "new")

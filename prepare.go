@@ -54,10 +54,10 @@ func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.identity, err = transport.NewIdentity(cfg.secrets()...); err != nil {
+	if p.identity, err = transport.NewIdentity(cfg.Secrets()...); err != nil {
 		return p, err
 	}
-	p.config.Secret, p.config.OldSecrets = nil, nil // not needed any more, and not to be found in a dump
+	p.config.Secret, p.config.OldSecrets = Secret{}, nil // not needed any more
 	if p.mux, err = transport.Listen(p.config.BindAddr, p.identity, p.config.Logger.Named("transport")); err != nil {
 		return p, err
 	}

@@ -11,17 +11,43 @@ import (
 // redactedSecret is all that is ever printed of a Secret.
 const redactedSecret = "(secret)"
 
-// Secret is bytes that must not be shown: printed, logged or encoded, by any
-// verb and any encoder that asks, it is one fixed word. Convert it to []byte to
-// use it.
-//
-// Package fmt asks no methods of unexported fields: whoever keeps a Secret in
-// one should give it up once it has been used.
-type Secret []byte
+// Secret holds bytes that must not be shown: printed, logged or encoded, by any
+// verb and any encoder, also from an unexported field, it is one fixed word or
+// an address. The zero value is the empty secret. It is immutable.
+type Secret struct {
+	// Behind a pointer, because fmt asks no methods of unexported fields, and
+	// not a slice, because some loggers print slices without asking at all.
+	hidden *string
+}
 
-// Equal compares in a time that depends on neither content nor length.
-func (s Secret) Equal(other []byte) bool {
-	a, b := sha256.Sum256(s), sha256.Sum256(other)
+// NewSecret returns a Secret of a copy of raw.
+func NewSecret[T ~string | ~[]byte](raw T) Secret {
+	if len(raw) == 0 {
+		return Secret{}
+	}
+	text := string(raw)
+	return Secret{&text}
+}
+
+// Bytes returns a copy of what is kept secret; nil if it is empty.
+func (s Secret) Bytes() []byte {
+	if s.hidden == nil {
+		return nil
+	}
+	return []byte(*s.hidden)
+}
+
+// Len returns the number of bytes.
+func (s Secret) Len() int {
+	if s.hidden == nil {
+		return 0
+	}
+	return len(*s.hidden)
+}
+
+// Equal compares in a time that depends on the lengths only.
+func (s Secret) Equal(other Secret) bool {
+	a, b := sha256.Sum256(s.Bytes()), sha256.Sum256(other.Bytes())
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 

@@ -20,7 +20,7 @@ type xmlConfig struct{ S Secret }
 // so without thinking of it.
 func TestSecretNeverShows(t *testing.T) {
 	const text = "correct-horse-battery-staple-0123"
-	s := Secret(text)
+	s := NewSecret(text)
 	var log bytes.Buffer
 	hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Trace}).Info("started", "secret", s, "all", struct{ S Secret }{s})
 	hclog.New(&hclog.LoggerOptions{Output: &log, JSONFormat: true}).Info("started", "secret", s)
@@ -31,7 +31,8 @@ func TestSecretNeverShows(t *testing.T) {
 		Old    []Secret
 		By     map[string]Secret
 		At     *Secret
-	}{s, []Secret{s}, map[string]Secret{"a": s}, &s}
+		own    Secret // package fmt asks it for nothing
+	}{s, []Secret{s}, map[string]Secret{"a": s}, &s, s}
 	asJSON, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
@@ -59,8 +60,11 @@ func TestSecretEqual(t *testing.T) {
 		a, b string
 		want bool
 	}{{"", "", true}, {"a", "a", true}, {"a", "b", false}, {"a", "aa", false}, {"a", "", false}} {
-		if got := Secret(c.a).Equal([]byte(c.b)); got != c.want {
+		if got := NewSecret(c.a).Equal(NewSecret([]byte(c.b))); got != c.want {
 			t.Errorf("%q, %q: %v", c.a, c.b, got)
+		}
+		if s := NewSecret(c.a); string(s.Bytes()) != c.a || s.Len() != len(c.a) {
+			t.Errorf("%q: %d bytes, %q", c.a, s.Len(), s.Bytes())
 		}
 	}
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/aiondb/aiondb-ha/internal/term"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/internal/walplane"
-	"github.com/aiondb/aiondb-ha/protocol"
 )
 
 const (
@@ -174,7 +173,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	cfg := s.settings.Node
 	cfg.Logger, cfg.Version = s.log, readVersion().Version
 	cfg.APIAddr, cfg.DatabaseAddr = s.settings.Advertise(s.api.Addr()), s.settings.Advertise(s.data.Addr())
-	identity, err := transport.NewIdentity(append([]protocol.Secret{cfg.Secret}, cfg.OldSecrets...)...)
+	identity, err := transport.NewIdentity(cfg.Secrets()...)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 	node, err := ha.Open(ctx, ha.Config{
 		NodeID:  id,
 		Nodes:   strings.Split(args[1], ","),
-		Secret:  bytes.TrimSpace(secret),
+		Secret:  ha.NewSecret(bytes.TrimSpace(secret)),
 		DataDir: args[3],
 	}, db)
 	if err != nil {

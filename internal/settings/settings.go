@@ -174,7 +174,7 @@ func (l *loader) node(c *ha.Config) {
 	}
 
 	c.Secret = l.secret("auth-token", true)
-	if old := l.secret("auth-token-old", false); old != nil {
+	if old := l.secret("auth-token-old", false); old.Len() > 0 {
 		c.OldSecrets = []protocol.Secret{old}
 	}
 	dir, where := l.setting("data-dir")
@@ -196,27 +196,27 @@ func (l *loader) secret(name string, needed bool) protocol.Secret {
 			l.faults.add("%s is not set, nor is %s: make a secret with `aiondb-ha token -o FILE` and give the same to all nodes",
 				Option{Name: name + "-file"}.Env(), Option{Name: name}.Env())
 		}
-		return nil
+		return protocol.Secret{}
 	case haveText && haveFile && text.layer == file.layer:
 		l.faults.add("%s and %s are both set: unset one", text.from, file.from)
-		return nil
+		return protocol.Secret{}
 	case haveFile && (!haveText || file.layer < text.layer):
 		raw, err := readSmall(file.text)
 		if err != nil {
 			l.faults.add("%s: the secret cannot be read: %v", file.from, err)
-			return nil
+			return protocol.Secret{}
 		}
 		if err := private(file.text); err != nil {
 			l.faults.add("%s: %v", file.from, err)
-			return nil
+			return protocol.Secret{}
 		}
 		text = value{text: strings.TrimSpace(string(raw)), from: file.from}
 	}
 	if len(text.text) < protocol.MinSecretLen {
 		l.faults.add("%s: the secret has %d bytes, it needs %d: make one with `aiondb-ha token`", text.from, len(text.text), protocol.MinSecretLen)
-		return nil
+		return protocol.Secret{}
 	}
-	return protocol.Secret(text.text)
+	return protocol.NewSecret(text.text)
 }
 
 // timeouts reads the three times and keeps them in order.

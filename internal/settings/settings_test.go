@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 			NodeID:              2,
 			Nodes:               []string{"127.0.0.1:7600", "127.0.0.1:7601", "127.0.0.1:7602"},
 			BindAddr:            "127.0.0.1:7601",
-			Secret:              []byte(secretA),
+			Secret:              protocol.NewSecret(secretA),
 			DataDir:             "/data",
 			HealthCheckInterval: 50 * time.Millisecond,
 			HealthCheckTimeout:  250 * time.Millisecond,
@@ -105,8 +105,8 @@ func TestEverythingSet(t *testing.T) {
 			Nodes:               []string{"10.0.0.1:7600", "10.0.0.2:7600", "10.0.0.3:7600"},
 			AdvertiseAddr:       "10.9.9.9:7700",
 			BindAddr:            "0.0.0.0:7777",
-			Secret:              []byte(secretA),
-			OldSecrets:          []protocol.Secret{protocol.Secret(secretB)},
+			Secret:              protocol.NewSecret(secretA),
+			OldSecrets:          []protocol.Secret{protocol.NewSecret(secretB)},
 			DataDir:             "/d",
 			FencingTokenPath:    "/f/fencing.json",
 			HealthCheckInterval: 20 * time.Millisecond,
@@ -140,8 +140,8 @@ func TestPrecedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Node.DataDir != "/flag" || s.LogLevel != hclog.Warn || s.Node.MaxFailoverLag != 5 || string(s.Node.Secret) != secretA {
-		t.Errorf("got %s %s %d %q", s.Node.DataDir, s.LogLevel, s.Node.MaxFailoverLag, s.Node.Secret)
+	if s.Node.DataDir != "/flag" || s.LogLevel != hclog.Warn || s.Node.MaxFailoverLag != 5 || string(s.Node.Secret.Bytes()) != secretA {
+		t.Errorf("got %s %s %d %q", s.Node.DataDir, s.LogLevel, s.Node.MaxFailoverLag, s.Node.Secret.Bytes())
 	}
 	// The environment over the file; a variable's text over the file's file.
 	inFile = file(t, `{"data_dir": "/file", "auth_token_file": "/nowhere"}`)
@@ -149,8 +149,8 @@ func TestPrecedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Node.DataDir != "/env" || string(s.Node.Secret) != secretB {
-		t.Errorf("got %s %q", s.Node.DataDir, s.Node.Secret)
+	if s.Node.DataDir != "/env" || string(s.Node.Secret.Bytes()) != secretB {
+		t.Errorf("got %s %q", s.Node.DataDir, s.Node.Secret.Bytes())
 	}
 }
 

@@ -59,7 +59,7 @@ type credential struct {
 //
 // The certificate can be seen by anyone who connects, so the secret must not
 // be guessable: 32 random bytes, not a password.
-func NewIdentity[S ~[]byte](secrets ...S) (*Identity, error) {
+func NewIdentity(secrets ...[]byte) (*Identity, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("no cluster secret: give the node the secret all nodes share")
 	}
