@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,10 +67,11 @@ type Floor struct {
 	path    string
 	current atomic.Pointer[Token] // what is known to be on disk
 
-	mu      sync.Mutex // one write at a time; never held by Current
+	writing chan struct{} // one token: one write at a time; never waited for by Current
 	missing bool
+	unsure  bool // what was read when the file was opened may not have reached the disk
 	failed  error
-	fs      fileSystem
+	disk    Disk
 }
 
 // OpenFloor reads the fencing file. It changes nothing on disk.
@@ -79,12 +79,13 @@ type Floor struct {
 // A missing file is no error: Missing reports it, and the caller decides
 // whether this is a new node (Create) or an old one that lost its file. A file
 // that cannot be understood is a *CorruptError, never an epoch of zero (I2).
-func OpenFloor(path string) (*Floor, error) { return openFloor(path, diskFS{}) }
+func OpenFloor(path string) (*Floor, error) { return OpenFloorOn(path, osDisk{}) }
 
-func openFloor(path string, fsys fileSystem) (*Floor, error) {
-	f := &Floor{path: path, fs: fsys}
+// OpenFloorOn is OpenFloor on a disk that is not the operating system's.
+func OpenFloorOn(path string, disk Disk) (*Floor, error) {
+	f := &Floor{path: path, disk: disk, writing: make(chan struct{}, 1)}
 	f.current.Store(&Token{})
-	raw, err := fsys.read(path)
+	raw, err := disk.Read(path, MaxTokenBytes+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		f.missing = true
 		return f, nil
@@ -97,7 +98,14 @@ func openFloor(path string, fsys fileSystem) (*Floor, error) {
 		return nil, &CorruptError{Path: path, Reason: err.Error()}
 	}
 	f.current.Store(&token)
+	f.unsure = true
 	return f, nil
+}
+
+// lock waits for the token, which the function it returns gives back.
+func (f *Floor) lock() (unlock func()) {
+	f.writing <- struct{}{}
+	return func() { <-f.writing }
 }
 
 // Path returns the name of the file.
@@ -105,16 +113,14 @@ func (f *Floor) Path() string { return f.path }
 
 // Missing reports that there is no file yet. Promise refuses until Create.
 func (f *Floor) Missing() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	return f.missing
 }
 
 // Create writes the floor of a new node: epoch 0, promised to nobody. It does
 // nothing when the file is there.
 func (f *Floor) Create(now time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	if !f.missing {
 		return nil
 	}
@@ -132,7 +138,8 @@ func (f *Floor) Current() Token { return *f.current.Load() }
 // is durable. now is recorded for people to read.
 //
 // An epoch below the floor, or the floor's own on behalf of another node, is a
-// *StaleEpochError; the floor's own on behalf of the same node is nil at once.
+// *StaleEpochError; the floor's own on behalf of the same node changes nothing,
+// and is synced once more if it was there already when the file was opened.
 //
 // An error while the new file is being written (a full disk, say) leaves the
 // floor as it was, and a later call may succeed. An error of a sync or of the
@@ -142,8 +149,7 @@ func (f *Floor) Promise(epoch protocol.Epoch, node protocol.NodeID, now time.Tim
 	if epoch == 0 || node == protocol.NoNode {
 		return fmt.Errorf("promise epoch %d to node %d: both count from 1", epoch, node)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.lock()()
 	if f.failed != nil {
 		return f.failed
 	}
@@ -155,51 +161,76 @@ func (f *Floor) Promise(epoch protocol.Epoch, node protocol.NodeID, now time.Tim
 		return &StaleEpochError{Epoch: epoch, Node: node, Floor: floor}
 	}
 	if epoch == floor.Epoch {
-		return nil
+		return f.settle()
 	}
 	return f.write(Token{Epoch: epoch, NodeID: node, TimestampUS: microseconds(now)})
 }
 
-// write replaces the file. The caller holds mu.
+// write replaces the file. The caller has the token.
 func (f *Floor) write(t Token) error {
 	temp := f.path + ".tmp"
-	if err := f.fs.writeTemp(temp, appendToken(nil, t)); err != nil {
-		f.fs.remove(temp)
+	if err := f.disk.WriteTemp(temp, appendToken(nil, t)); err != nil {
+		f.disk.Remove(temp)
 		return fmt.Errorf("write fencing file: %w", err)
 	}
 	for _, step := range []func() error{
-		func() error { return f.fs.syncFile(temp) },
-		func() error { return f.fs.rename(temp, f.path) },
-		func() error { return f.fs.syncDir(f.path) },
+		func() error { return f.disk.SyncFile(temp) },
+		func() error { return f.disk.Rename(temp, f.path) },
+		func() error { return f.disk.SyncDir(f.path) },
 	} {
 		if err := step(); err != nil {
-			f.failed = fmt.Errorf("%w (%w)", ErrFloorFailed, err)
-			return f.failed
+			return f.fail(err)
 		}
 	}
+	f.unsure = false
 	f.current.Store(&t)
 	return nil
 }
 
-func microseconds(now time.Time) uint64 { return uint64(max(0, now.UnixMicro())) }
-
-// fileSystem is what a floor asks of a disk, one fallible step a method.
-type fileSystem interface {
-	read(path string) ([]byte, error) // at most MaxTokenBytes+1 bytes
-	writeTemp(path string, data []byte) error
-	syncFile(path string) error
-	rename(from, to string) error
-	syncDir(file string) error // the directory that holds file
-	remove(path string)
+// settle makes durable what was found when the file was opened: a process that
+// died between the rename and the sync leaves a file that the next power cut
+// may take back. The caller has the token.
+func (f *Floor) settle() error {
+	if !f.unsure {
+		return nil
+	}
+	if err := f.disk.SyncFile(f.path); err != nil {
+		return f.fail(err)
+	}
+	if err := f.disk.SyncDir(f.path); err != nil {
+		return f.fail(err)
+	}
+	f.unsure = false
+	return nil
 }
 
-type diskFS struct{}
+func (f *Floor) fail(err error) error {
+	f.failed = fmt.Errorf("%w (%w)", ErrFloorFailed, err)
+	return f.failed
+}
 
-func (diskFS) read(path string) ([]byte, error) {
+func microseconds(now time.Time) uint64 { return uint64(max(0, now.UnixMicro())) }
+
+// Disk is what a floor asks of a disk, one fallible step a method. A path that
+// does not exist is an error that wraps fs.ErrNotExist. The order of the steps,
+// and what an error of each means, is the Floor's business.
+type Disk interface {
+	Read(path string, limit int) ([]byte, error) // at most limit bytes
+	WriteTemp(path string, data []byte) error    // makes or replaces a file; not durable
+	SyncFile(path string) error                  // makes the file's bytes durable
+	Rename(from, to string) error                // replaces to at once; not durable
+	SyncDir(file string) error                   // makes the names in the directory that holds file durable
+	Remove(path string)                          // as far as it can
+}
+
+// osDisk is the operating system's.
+type osDisk struct{}
+
+func (osDisk) Read(path string, limit int) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, MaxTokenBytes+1))
+	return io.ReadAll(io.LimitReader(file, int64(limit)))
 }

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-func (diskFS) writeTemp(path string, data []byte) error {
+func (osDisk) WriteTemp(path string, data []byte) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -17,9 +17,9 @@ func (diskFS) writeTemp(path string, data []byte) error {
 	return err
 }
 
-// syncFile flushes by a descriptor of its own: fsync is about the file, not
+// SyncFile flushes by a descriptor of its own: fsync is about the file, not
 // about the descriptor that wrote it.
-func (diskFS) syncFile(path string) error {
+func (osDisk) SyncFile(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -31,9 +31,9 @@ func (diskFS) syncFile(path string) error {
 	return err
 }
 
-func (diskFS) rename(from, to string) error { return os.Rename(from, to) }
+func (osDisk) Rename(from, to string) error { return os.Rename(from, to) }
 
-func (diskFS) syncDir(file string) error {
+func (osDisk) SyncDir(file string) error {
 	dir, err := os.Open(filepath.Dir(file))
 	if err != nil {
 		return err
@@ -45,4 +45,4 @@ func (diskFS) syncDir(file string) error {
 	return err
 }
 
-func (diskFS) remove(path string) { _ = os.Remove(path) }
+func (osDisk) Remove(path string) { _ = os.Remove(path) }

@@ -177,7 +177,7 @@ func TestFloorEveryByte(t *testing.T) {
 // faultyFS is a disk whose n-th step fails. It remembers which content of
 // which file has been made durable.
 type faultyFS struct {
-	diskFS
+	osDisk
 	step, failAt int
 	trace        []string
 }
@@ -193,36 +193,36 @@ func (d *faultyFS) fails(what string) error {
 	return nil
 }
 
-func (d *faultyFS) writeTemp(path string, data []byte) error {
+func (d *faultyFS) WriteTemp(path string, data []byte) error {
 	if err := d.fails("write"); err != nil {
-		_ = d.diskFS.writeTemp(path, data[:len(data)/2])
+		_ = d.osDisk.WriteTemp(path, data[:len(data)/2])
 		return err
 	}
-	return d.diskFS.writeTemp(path, data)
+	return d.osDisk.WriteTemp(path, data)
 }
-func (d *faultyFS) syncFile(path string) error {
+func (d *faultyFS) SyncFile(path string) error {
 	if err := d.fails("sync file"); err != nil {
 		return err
 	}
-	return d.diskFS.syncFile(path)
+	return d.osDisk.SyncFile(path)
 }
-func (d *faultyFS) rename(from, to string) error {
+func (d *faultyFS) Rename(from, to string) error {
 	if err := d.fails("rename"); err != nil {
 		return err
 	}
-	return d.diskFS.rename(from, to)
+	return d.osDisk.Rename(from, to)
 }
-func (d *faultyFS) syncDir(file string) error {
+func (d *faultyFS) SyncDir(file string) error {
 	if err := d.fails("sync directory"); err != nil {
 		return err
 	}
-	return d.diskFS.syncDir(file)
+	return d.osDisk.SyncDir(file)
 }
 
 func TestPromiseIsDurableInOrder(t *testing.T) {
 	_, path := newFloor(t)
 	disk := &faultyFS{}
-	f, err := openFloor(path, disk)
+	f, err := OpenFloorOn(path, disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +234,44 @@ func TestPromiseIsDurableInOrder(t *testing.T) {
 	}
 }
 
+// A promise that is found in the file may not be durable yet: whoever made it
+// may have died before the last sync.
+func TestPromiseFoundIsSynced(t *testing.T) {
+	_, path := newFloor(t)
+	disk := &faultyFS{}
+	for _, want := range []string{"[write sync file rename sync directory]", "[sync file sync directory]"} {
+		disk.trace = nil
+		f, err := OpenFloorOn(path, disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := f.Promise(1, 1, someTime); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := fmt.Sprint(disk.trace); got != want {
+			t.Errorf("steps %s, want %s", got, want)
+		}
+	}
+	disk.step, disk.failAt = 0, 2
+	f, err := OpenFloorOn(path, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := f.Promise(1, 1, someTime); !errors.Is(err, errDisk) || !errors.Is(err, ErrFloorFailed) {
+			t.Errorf("with a directory that cannot be synced: %v", err)
+		}
+	}
+}
+
 func TestPromiseOnFailingDisk(t *testing.T) {
 	for failAt, name := range map[int]string{1: "write", 2: "sync file", 3: "rename", 4: "sync directory"} {
 		t.Run(name, func(t *testing.T) {
 			_, path := newFloor(t)
 			disk := &faultyFS{}
-			f, err := openFloor(path, disk)
+			f, err := OpenFloorOn(path, disk)
 			if err != nil {
 				t.Fatal(err)
 			}
