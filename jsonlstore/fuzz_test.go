@@ -95,6 +95,8 @@ func FuzzState(f *testing.F) {
 	putUint64(st.values, logstore.KeyCurrentTerm, 0)
 	putUint64(st.values, logstore.KeyLastVoteTerm, 3)
 	f.Add(encodeState(st))
+	st.first, st.cut = 9, new(uint64)
+	f.Add(encodeState(st))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		st, err := decodeState(text)
 		if err != nil {
@@ -109,7 +111,8 @@ func FuzzState(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was written does not read: %v", err)
 		}
-		if again.commit != st.commit || !maps.EqualFunc(again.values, st.values, bytes.Equal) {
+		sameCut := again.cut == nil && st.cut == nil || again.cut != nil && st.cut != nil && *again.cut == *st.cut
+		if again.commit != st.commit || again.first != st.first || !sameCut || !maps.EqualFunc(again.values, st.values, bytes.Equal) {
 			t.Fatalf("%+v came back as %+v", st, again)
 		}
 	})

@@ -194,7 +194,7 @@ func TestCorruptStateIsRefused(t *testing.T) {
 
 // TestEveryDamagedByteOfTheStateIsFound: no term or vote is ever made up.
 func TestEveryDamagedByteOfTheStateIsFound(t *testing.T) {
-	st := &stableState{values: map[string][]byte{"other": []byte("value"), logstore.KeyLastVoteCand: []byte("1@a")}, commit: 4}
+	st := &stableState{values: map[string][]byte{"other": []byte("value"), logstore.KeyLastVoteCand: []byte("1@a")}, commit: 4, first: 3, cut: new(uint64)}
 	putUint64(st.values, logstore.KeyCurrentTerm, 12)
 	putUint64(st.values, logstore.KeyLastVoteTerm, 12)
 	text := encodeState(st)
@@ -203,7 +203,7 @@ func TestEveryDamagedByteOfTheStateIsFound(t *testing.T) {
 			bad := slices.Clone(text)
 			bad[at] ^= change
 			got, err := decodeState(bad)
-			if err == nil && (got.foreign || !maps.EqualFunc(got.values, st.values, slices.Equal[[]byte]) || got.commit != 4) {
+			if err == nil && (got.foreign || !maps.EqualFunc(got.values, st.values, slices.Equal[[]byte]) || got.commit != 4 || got.first != 3 || got.cut == nil || *got.cut != 0) {
 				t.Fatalf("byte %d from %q to %q was taken for %q", at, text[at], bad[at], got.values)
 			}
 		}

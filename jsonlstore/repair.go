@@ -220,7 +220,7 @@ func (s *StateRepair) plan(state *stableState, damage *logstore.CorruptionError,
 func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 	var was StateReport
 	was.fill(state)
-	next := &stableState{values: make(map[string][]byte), commit: min(state.commit, l.KeptLast)}
+	next := &stableState{values: make(map[string][]byte), commit: min(state.commit, l.KeptLast), first: state.first, cut: state.cut}
 	for key, value := range state.values {
 		next.values[key] = value
 	}

@@ -18,6 +18,13 @@ type stableState struct {
 	values map[string][]byte
 	commit uint64 // commit_index; never above the last index of the log
 
+	// Entries below first are deleted, wherever their lines are; 0: it is not
+	// known where the log begins, and whatever is there belongs to it.
+	first uint64
+	// cut, if not nil, is a cut of the tail that is not finished: entries above
+	// *cut are deleted, all of them if it is 0. Nobody changes what it points to.
+	cut *uint64
+
 	foreign bool // as the original wrote it, without a checksum
 }
 
@@ -65,7 +72,7 @@ func (s *Store) Set(key, val []byte) error {
 	}
 	defer s.endWrite()
 	cur := s.stable.Load()
-	next := &stableState{values: maps.Clone(cur.values), commit: s.snap.Load().commit}
+	next := &stableState{values: maps.Clone(cur.values), commit: s.snap.Load().commit, first: cur.first, cut: cur.cut}
 	if err := logstore.SetStable(next.values, string(key), val); err != nil {
 		return err
 	}

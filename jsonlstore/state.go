@@ -33,7 +33,8 @@ var nobody = []byte{}
 //
 // voted_for is the vote of current_term, as the original reads it. Raft's own
 // two values, the term of the last vote and the candidate's bytes, stand in
-// last_vote_term and last_vote_cand; all other keys in stable.
+// last_vote_term and last_vote_cand; all other keys in stable. first_index and
+// cut_after are about the log.
 func encodeState(st *stableState) []byte {
 	values := maps.Clone(st.values)
 	term, hasTerm := takeUint64(values, logstore.KeyCurrentTerm)
@@ -58,6 +59,12 @@ func encodeState(st *stableState) []byte {
 	if hasCandidate {
 		b = append(b, ",\n  \"last_vote_cand\": "...)
 		b = appendBase64(b, candidate)
+	}
+	if st.first > 0 {
+		b = fmt.Appendf(b, ",\n  \"first_index\": %d", st.first)
+	}
+	if st.cut != nil {
+		b = fmt.Appendf(b, ",\n  \"cut_after\": %d", *st.cut)
 	}
 	if len(values) > 0 {
 		b = append(b, ",\n  \"stable\": {"...)
@@ -105,8 +112,8 @@ func voterID(candidate []byte) uint64 {
 
 // stateFields is what stands in the file, as JSON.
 type stateFields struct {
-	term, vote, commit, voteTerm, candidate, stable, crc []byte
-	unknown                                              string
+	term, vote, commit, voteTerm, candidate, first, cut, stable, crc []byte
+	unknown                                                          string
 }
 
 // decodeState reads raft_state.json, whoever wrote it. A file without a
@@ -127,7 +134,7 @@ func decodeState(text []byte) (*stableState, error) {
 		if f.crc != nil {
 			return nil, errChecksum
 		}
-		if f.voteTerm != nil || f.candidate != nil || f.stable != nil || f.unknown != "" {
+		if f.voteTerm != nil || f.candidate != nil || f.first != nil || f.cut != nil || f.stable != nil || f.unknown != "" {
 			return nil, errors.New("further fields, but no crc")
 		}
 	}
@@ -180,6 +187,10 @@ func (f *stateFields) set(key, value []byte) error {
 		field = &f.voteTerm
 	case "last_vote_cand":
 		field = &f.candidate
+	case "first_index":
+		field = &f.first
+	case "cut_after":
+		field = &f.cut
 	case "stable":
 		field = &f.stable
 	case "crc":
@@ -226,6 +237,20 @@ func (f *stateFields) ours(st *stableState) error {
 			return fmt.Errorf("last_vote_cand: %w", err)
 		}
 		st.values[logstore.KeyLastVoteCand] = candidate
+	}
+	if f.first != nil {
+		first, err := parseUint(f.first)
+		if err != nil {
+			return fmt.Errorf("first_index: %w", err)
+		}
+		st.first = first
+	}
+	if f.cut != nil {
+		after, err := parseUint(f.cut)
+		if err != nil {
+			return fmt.Errorf("cut_after: %w", err)
+		}
+		st.cut = &after
 	}
 	if f.stable == nil {
 		return nil

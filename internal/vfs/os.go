@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -32,6 +33,23 @@ func (OS) Remove(name string) error { return os.Remove(name) }
 
 // Rename implements FS.
 func (OS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+
+// Link implements FS.
+func (OS) Link(oldName, newName string) error { return os.Link(oldName, newName) }
+
+// ReadDir implements FS.
+func (OS) ReadDir(name string) ([]string, error) {
+	d, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}
 
 // Stat implements FS.
 func (OS) Stat(name string) (Info, error) {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
@@ -130,5 +131,32 @@ func TestExchange(t *testing.T) {
 	}
 	if err := (vfs.OS{}).Exchange(a, b+"2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("Exchange with a file that is not there: %v", err)
+	}
+}
+
+func TestLinkAndReadDir(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	if err := os.WriteFile(b, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (vfs.OS{}).Link(b, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := (vfs.OS{}).Link(b, a); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("Link to a name that is taken: %v", err)
+	}
+	if err := (vfs.OS{}).Link(b+"2", a+"2"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("Link of a file that is not there: %v", err)
+	}
+	names, err := vfs.OS{}.ReadDir(dir)
+	if err != nil || !slices.Equal(names, []string{"a", "b"}) {
+		t.Fatalf("ReadDir: %q, %v", names, err)
+	}
+	if err := (vfs.OS{}).Remove(b); err != nil || lockText(t, a) != "text" {
+		t.Fatalf("after Remove: %v, %q", err, lockText(t, a))
+	}
+	if _, err := (vfs.OS{}).ReadDir(dir + "2"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("ReadDir of a directory that is not there: %v", err)
 	}
 }

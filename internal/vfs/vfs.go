@@ -54,8 +54,13 @@ type FS interface {
 	// Exchange has two files in the same directory change names. It returns an
 	// error that wraps errors.ErrUnsupported where that cannot be done at once.
 	Exchange(a, b string) error
+	// Link gives a file a second name in the same directory; both lead to the
+	// same bytes from then on. It fails with fs.ErrExist if that name is taken.
+	Link(oldName, newName string) error
 	// Stat describes a file or directory.
 	Stat(name string) (Info, error)
+	// ReadDir returns the names in a directory, in ascending order.
+	ReadDir(name string) ([]string, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(name string) error
 	// Lock takes an exclusive lock that lasts until Unlock or the end of the

@@ -6,7 +6,7 @@
 // system as it may look after the power came back: everything synced, and of
 // the rest what its Loss says, sector by sector and name by name.
 //
-//	        WriteAt, Truncate          Create, Rename, Remove, Mkdir
+//	        WriteAt, Truncate          Create, Link, Rename, Remove, Mkdir
 //	             |                               |
 //	seen:      bytes                           names
 //	             |  Sync                         |  SyncDir
@@ -38,6 +38,7 @@ const (
 	Sync
 	Rename
 	Exchange
+	Link
 	Remove
 	Mkdir
 	SyncDir
@@ -47,7 +48,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"create", "write", "truncate", "sync", "rename", "exchange", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
+	return [...]string{"create", "write", "truncate", "sync", "rename", "exchange", "link", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
 }
 
 // Op is an operation that is about to happen.
@@ -336,6 +337,50 @@ func (m *FS) Exchange(a, b string) error {
 	}
 	m.change(nameOp{dir: filepath.Dir(b), name: b, node: nodeA, old: a, oldNode: nodeB})
 	return nil
+}
+
+// Link implements vfs.FS.
+func (m *FS) Link(oldName, newName string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	oldName, newName = filepath.Clean(oldName), filepath.Clean(newName)
+	n, err := m.find("link", oldName)
+	if err != nil {
+		return err
+	}
+	if n.dir {
+		return pathError("link", oldName, syscall.EPERM)
+	}
+	if m.seen[newName] != nil {
+		return pathError("link", newName, fs.ErrExist)
+	}
+	if v := m.begin(Link, newName, 0); v.Err != nil {
+		return pathError("link", newName, v.Err)
+	}
+	m.change(nameOp{dir: filepath.Dir(newName), name: newName, node: n})
+	return nil
+}
+
+// ReadDir implements vfs.FS.
+func (m *FS) ReadDir(name string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name = filepath.Clean(name)
+	n, err := m.find("readdir", name)
+	if err != nil {
+		return nil, err
+	}
+	if !n.dir {
+		return nil, pathError("readdir", name, syscall.ENOTDIR)
+	}
+	names := make([]string, 0)
+	for other := range m.seen {
+		if filepath.Dir(other) == name && other != name {
+			names = append(names, filepath.Base(other))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // Stat implements vfs.FS.

@@ -3,6 +3,7 @@ package memfs_test
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -174,4 +175,43 @@ func TestExchangeIsOneChange(t *testing.T) {
 	check(t, m.CrashClone(memfs.LoseNothing), map[string]string{"/a": "two", "/b": "one"})
 	must(t, m.SyncDir("/"))
 	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "two", "/b": "one"})
+}
+
+func TestLinkIsASecondName(t *testing.T) {
+	m := memfs.New()
+	f := create(t, m, "/a", "one")
+	must(t, f.Sync())
+	must(t, m.SyncDir("/"))
+	if err := m.Link("/c", "/d"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	must(t, m.Link("/a", "/b"))
+	if err := m.Link("/a", "/b"); !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	check(t, m, map[string]string{"/a": "one", "/b": "one"})
+	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "one"})
+	must(t, m.SyncDir("/"))
+	write(t, f, 0, "two")
+	check(t, m, map[string]string{"/a": "two", "/b": "two"})
+	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "one", "/b": "one"})
+	check(t, m.CrashClone(memfs.LoseNothing), map[string]string{"/a": "two", "/b": "two"})
+	after := m.CrashClone(memfs.LoseNothing) // still one file
+	g, err := after.OpenReadWrite("/b")
+	must(t, err)
+	write(t, g, 0, "six")
+	check(t, after, map[string]string{"/a": "six", "/b": "six"})
+	must(t, m.Rename("/b", "/c"))
+	must(t, m.Remove("/a"))
+	check(t, m, map[string]string{"/c": "two"})
+	names, err := m.ReadDir("/")
+	if err != nil || !slices.Equal(names, []string{"c"}) {
+		t.Fatal(names, err)
+	}
+	if _, err := m.ReadDir("/c"); !errors.Is(err, syscall.ENOTDIR) {
+		t.Fatal(err)
+	}
+	if _, err := m.ReadDir("/d"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
 }
