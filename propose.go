@@ -86,6 +86,12 @@ func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 // fsm.Linearizable reflects every command whose Propose returned before Read
 // was called; it asks the leader for that, and fails with ErrNoQuorum or
 // ErrNotLeader when it can't be had. fsm.Stale reads what this node has.
+//
+// An answer that leaves late, because the process was stopped before it was
+// sent, is linearizable still: what was read was current at a moment between
+// question and answer, and what was proposed is committed, whoever leads by
+// then. So what Raft answers needs no time of validity; what a primary answers
+// on its lease does, see fencing.ValidFor.
 func (n *Node) Read(ctx context.Context, c fsm.Consistency, read func(*fsm.State)) (fsm.Freshness, error) {
 	if c == fsm.Stale {
 		return n.readStale(read), nil

@@ -57,8 +57,11 @@ type WriteStopper interface {
 
 // Promotion tells a database that it is primary now.
 type Promotion struct {
-	Epoch   protocol.Epoch
-	Guard   *fencing.Guard   // ask Check(Epoch) before every acknowledgement and every current read
+	Epoch protocol.Epoch
+	// Guard is to be asked Check(Epoch) before every acknowledgement and every
+	// current read. fencing.ValidFor tells how to say on an answer until when it
+	// counts, should it leave late.
+	Guard   *fencing.Guard
 	Lineage protocol.Lineage // of the new timeline; its last segment is Epoch's own
 }
 

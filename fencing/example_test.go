@@ -31,6 +31,37 @@ func ExampleGuard() {
 	// again: not primary: epoch 7 is closed: ballot of epoch 8
 }
 
+// How a database's answer says how long it is valid, and its client sees that
+// it comes too late.
+func ExampleValidFor() {
+	var clock time.Duration // by hand, of both
+	guard := fencing.NewGuard(func() time.Duration { return clock })
+	if err := guard.Open(7); err != nil {
+		fmt.Println(err)
+	}
+	guard.Extend(7, 250*time.Millisecond)
+
+	sent := clock
+	serve := func() time.Duration {
+		arrived := guard.Now()
+		clock += 10 * time.Millisecond // the work
+		until, err := guard.CheckUntil(7)
+		if err != nil {
+			return 0 // no answer
+		}
+		return fencing.ValidFor(arrived, guard.Now(), until)
+	}
+	valid := serve()
+	fmt.Println("valid for", valid)
+	clock += 400 * time.Millisecond // the process is stopped before the answer has left
+	if clock-sent > valid {
+		fmt.Println("came too late: unknown outcome")
+	}
+	// Output:
+	// valid for 249ms
+	// came too late: unknown outcome
+}
+
 func ExampleFloor() {
 	dir, err := os.MkdirTemp("", "floor")
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/clock"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -54,14 +55,16 @@ type ClientConfig struct {
 // Client writes unique keys as fast as its pace allows and keeps a record of
 // every acknowledgement outside the nodes. It follows the hints of nodes that
 // are not primary, and tries the next node when one does not answer. An answer
-// that comes after its deadline is late, and still an acknowledgement: it is
-// waited for on the side, so that a primary that slept and wakes cannot hide
-// what it says. It is safe for concurrent use; Close waits for its goroutines.
+// that comes after the client's own deadline is waited for on the side, so that
+// a primary that slept and wakes cannot hide what it says, and is still an
+// acknowledgement if it is valid yet (walplane.HeaderValid). One that is not
+// tells nothing about its write. It is safe for concurrent use; Close waits for
+// its goroutines.
 type Client struct {
 	cfg   ClientConfig
-	run   string // makes values of different clients differ
-	start time.Time
-	pace  atomic.Int64 // nanoseconds
+	run   string        // makes values of different clients differ
+	start time.Duration // on clock.Boot
+	pace  atomic.Int64  // nanoseconds
 	hint  atomic.Uint64
 	tried atomic.Int64
 	lacks atomic.Int64 // outcomes
@@ -100,7 +103,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 			cfg.Writers, cfg.Pace, cfg.Timeout, maxWriters)
 	}
 	c := &Client{
-		cfg: cfg, run: fmt.Sprintf("%08x", rand.Uint32()), start: time.Now(),
+		cfg: cfg, run: fmt.Sprintf("%08x", rand.Uint32()), start: clock.Boot(),
 		late: make(chan struct{}, maxLate), change: make(chan struct{}),
 		log: bufio.NewWriter(io.Discard),
 	}
@@ -145,8 +148,9 @@ func (c *Client) Close() error {
 // SetPace changes how long the writers rest between two writes.
 func (c *Client) SetPace(d time.Duration) { c.pace.Store(int64(d)) }
 
-// Now is the time since the client's start, the clock of its record.
-func (c *Client) Now() time.Duration { return time.Since(c.start) }
+// Now is the time since the client's start, the clock of its record. It counts
+// the time the machine was suspended.
+func (c *Client) Now() time.Duration { return clock.Boot() - c.start }
 
 // Acks returns a copy of the record.
 func (c *Client) Acks() []Ack {
@@ -165,8 +169,8 @@ func (c *Client) Count() int {
 // Tried returns how many writes were sent so far, acknowledged or not.
 func (c *Client) Tried() int { return int(c.tried.Load()) }
 
-// Unknown returns how many writes were sent whose outcome nobody told: they may
-// be there or not.
+// Unknown returns how many writes were sent whose outcome nobody told, or told
+// too late: they may be there or not.
 func (c *Client) Unknown() int { return int(c.lacks.Load()) }
 
 // Epoch returns the highest epoch that has acknowledged a write; 0 for none.
@@ -325,11 +329,11 @@ func (c *Client) put(ctx context.Context, link *conn, a Ack) (reply, error) {
 	a.Acked = c.Now()
 	if err == nil {
 		switch {
+		case answer.acked() && answer.late(a.Acked-a.Sent), answer.Code == codeUnknownOutcome:
+			c.lacks.Add(1)
 		case answer.acked():
 			a.Epoch, a.LSN = answer.Epoch, answer.LSN
 			c.record(a)
-		case answer.Code == codeUnknownOutcome:
-			c.lacks.Add(1)
 		}
 		return answer, nil
 	}
@@ -375,8 +379,9 @@ func (c *Client) awaitLate(ctx context.Context, link *conn, a Ack) bool {
 			return
 		}
 		answer, err := link.receive()
-		if err == nil && answer.acked() {
-			a.Epoch, a.LSN, a.Acked = answer.Epoch, answer.LSN, c.Now()
+		a.Acked = c.Now()
+		if err == nil && answer.acked() && !answer.late(a.Acked-a.Sent) {
+			a.Epoch, a.LSN = answer.Epoch, answer.LSN
 			c.record(a)
 			c.lacks.Add(-1)
 		}

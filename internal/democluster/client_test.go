@@ -25,6 +25,7 @@ type fakePlane struct {
 	epoch   atomic.Int64
 	lsn     atomic.Int64
 	hold    atomic.Pointer[chan struct{}] // the primary answers when it is closed
+	valid   atomic.Int64                  // ms, of what the primary answers; 0: without limit
 }
 
 func newFakePlane(t *testing.T, n int) *fakePlane {
@@ -48,6 +49,9 @@ func (p *fakePlane) serve(i int, w http.ResponseWriter) {
 	}
 	if hold := p.hold.Load(); hold != nil {
 		<-*hold
+	}
+	if valid := p.valid.Load(); valid > 0 {
+		w.Header().Set(walplane.HeaderValid, fmt.Sprint(valid))
 	}
 	fmt.Fprintf(w, `{"epoch":%d,"lsn":%d}`, epoch, p.lsn.Add(1))
 }
@@ -131,33 +135,54 @@ func TestClientFollowsThePrimary(t *testing.T) {
 	}
 }
 
-// A primary that is paused and answers after the client has turned away still
-// has acknowledged: the record must show it.
-func TestClientRecordsLateAcknowledgements(t *testing.T) {
-	p := newFakePlane(t, 2)
-	c := startClient(t, ClientConfig{Nodes: p.nodes, Writers: 2, Pace: time.Millisecond, Timeout: 30 * time.Millisecond})
-	ctx := deadline(t, 20*time.Second)
-	if err := c.WaitAcks(ctx, 5); err != nil {
-		t.Fatal(err)
-	}
-	wake := make(chan struct{})
-	p.hold.Store(&wake)
-	for tick := time.Tick(time.Millisecond); len(c.late) < 2; { // both writers have turned away
-		select {
-		case <-tick:
-		case <-ctx.Done():
-			t.Fatal("no answer was late")
-		}
-	}
-	p.hold.Store(nil)
-	p.epoch.Store(2)
-	p.primary.Store(1)
-	if _, err := c.WaitEpoch(ctx, 1); err != nil {
-		t.Fatal(err)
-	}
-	close(wake) // the old primary wakes, and answers what it was asked in epoch 1
-	if err := c.wait(ctx, "a late acknowledgement", func() bool { return len(DualPrimaryAcks(c.acks)) > 0 }); err != nil {
-		t.Fatal(err)
+// A primary that is paused and answers after the client has turned away has
+// acknowledged, and the record must show it; unless its answer says itself that
+// it has come too late: then the outcome is unknown.
+func TestClientAndLateAcknowledgements(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		valid int64
+		dual  bool
+	}{{"of no limit", 0, true}, {"still valid", 1000 * lateFor.Milliseconds(), true}, {"not valid any more", 29, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			const writers = 2
+			p := newFakePlane(t, 2)
+			c := startClient(t, ClientConfig{Nodes: p.nodes, Writers: writers, Pace: time.Millisecond, Timeout: 30 * time.Millisecond})
+			ctx := deadline(t, 20*time.Second)
+			if err := c.WaitAcks(ctx, 5); err != nil {
+				t.Fatal(err)
+			}
+			waiting := func(n int) {
+				t.Helper()
+				for tick := time.Tick(time.Millisecond); len(c.late) != n; {
+					select {
+					case <-tick:
+					case <-ctx.Done():
+						t.Fatalf("%d answers are overdue, want %d", len(c.late), n)
+					}
+				}
+			}
+			wake := make(chan struct{})
+			p.hold.Store(&wake)
+			waiting(writers) // both have turned away
+			p.hold.Store(nil)
+			p.epoch.Store(2)
+			p.primary.Store(1)
+			if _, err := c.WaitEpoch(ctx, 1); err != nil {
+				t.Fatal(err)
+			}
+			unknown := c.Unknown()
+			p.valid.Store(test.valid)
+			p.primary.Store(-1)
+			close(wake) // the old primary wakes, and answers what it was asked in epoch 1
+			waiting(0)
+			if dual := len(DualPrimaryAcks(c.Acks())); (dual > 0) != test.dual {
+				t.Errorf("%d late acknowledgements are in the record", dual)
+			}
+			if test.dual != (c.Unknown() < unknown) {
+				t.Errorf("%d writes of unknown outcome, %d before", c.Unknown(), unknown)
+			}
+		})
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/walplane"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -29,6 +31,7 @@ const (
 // reply is a node's answer to a write.
 type reply struct {
 	status  int
+	valid   time.Duration   // since the request arrived; 0: without limit
 	Epoch   protocol.Epoch  `json:"epoch"`
 	LSN     protocol.LSN    `json:"lsn"`
 	Primary protocol.NodeID `json:"primary"` // whom to ask instead
@@ -36,8 +39,13 @@ type reply struct {
 	Message string          `json:"error"`
 }
 
-// acked reports whether the answer is an acknowledgement.
+// acked reports whether the answer is an acknowledgement, if it is in time.
 func (r reply) acked() bool { return r.status == http.StatusOK && r.Epoch > 0 }
+
+// late reports whether the answer came when it was not valid any more, took
+// after the request was sent: then it tells nothing. What was sent arrived
+// later than it was sent, so this errs towards late.
+func (r reply) late(took time.Duration) bool { return r.valid > 0 && took > r.valid }
 
 // conn is one HTTP connection, used by one goroutine at a time. It speaks HTTP
 // by hand so that the goroutine that waits for the answer is the one that
@@ -86,6 +94,13 @@ func (c *conn) receive() (reply, error) {
 		return reply{}, err
 	}
 	answer := reply{status: resp.StatusCode}
+	if text := resp.Header.Get(walplane.HeaderValid); text != "" {
+		ms, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return reply{}, fmt.Errorf("answer to a write: %s: %w", walplane.HeaderValid, err)
+		}
+		answer.valid = max(time.Duration(ms)*time.Millisecond, 1)
+	}
 	if err := json.Unmarshal(raw, &answer); err != nil {
 		return reply{}, fmt.Errorf("answer to a write, status %d: %w", resp.StatusCode, err)
 	}

@@ -88,30 +88,23 @@ func TestKillAnyNodeAtAnyMoment(t *testing.T) {
 // checkRecord holds a client's record against the data of the final primary.
 func checkRecord(t *testing.T, acks []democluster.Ack, data map[string]string) {
 	t.Helper()
-	checkLost(t, acks, data)
+	if lost := democluster.LostWrites(acks, data); len(lost) > 0 {
+		t.Errorf("%d of %d acknowledged writes are lost, the first: %+v", len(lost), len(acks), lost[0])
+	}
 	if dual := democluster.DualPrimaryAcks(acks); len(dual) > 0 {
 		t.Errorf("%d acknowledgements by an older epoch after a newer one, the first: %+v", len(dual), dual[0])
 	}
 }
 
-func checkLost(t *testing.T, acks []democluster.Ack, data map[string]string) {
-	t.Helper()
-	if lost := democluster.LostWrites(acks, data); len(lost) > 0 {
-		t.Errorf("%d of %d acknowledged writes are lost, the first: %+v", len(lost), len(acks), lost[0])
-	}
-}
-
 // A primary that is stopped is replaced; when it wakes up its lease is over, so
-// it acknowledges nothing it is asked for from then on. Nothing is lost, and it
-// follows. An answer for which the guard had been asked already when the process
-// was stopped may still leave it, late: the write is safe, and only the time of
-// the answer is wrong.
+// it acknowledges nothing more, and an answer for which the guard had been asked
+// already when the process was stopped tells that it comes too late. Nothing is
+// lost, and the node follows.
 func TestPausedPrimaryIsReplaced(t *testing.T) {
 	const pauses = 5
 	c, primary := startCluster(t, 3)
 	client := newClient(t, c)
 	ctx := within(t, 4*time.Minute)
-	stopped := map[protocol.Epoch]time.Duration{} // when the primary of an epoch had been stopped, by the client's clock
 	for range pauses {
 		if err := client.WaitAcks(ctx, 50); err != nil {
 			t.Fatal(err)
@@ -120,7 +113,6 @@ func TestPausedPrimaryIsReplaced(t *testing.T) {
 		if err := c.Pause(primary.NodeID); err != nil {
 			t.Fatal(err)
 		}
-		stopped[old] = client.Now()
 		first, err := client.WaitEpoch(ctx, old)
 		if err != nil {
 			t.Fatal(err)
@@ -146,10 +138,5 @@ func TestPausedPrimaryIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLost(t, client.Acks(), data)
-	for _, a := range democluster.DualPrimaryAcks(client.Acks()) {
-		if when, paused := stopped[a.Epoch]; !paused || a.Sent > when {
-			t.Errorf("epoch %d acknowledged after a newer one a write sent after it was stopped: %+v", a.Epoch, a)
-		}
-	}
+	checkRecord(t, client.Acks(), data)
 }

@@ -43,8 +43,9 @@ type Config struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Logger may be nil.
 	Logger hclog.Logger
-	// Clock gives elapsed time and should also count suspended time. It dates
-	// stale reads. Nil is the process's monotonic clock.
+	// Clock gives elapsed time and must also count suspended time: the clock of
+	// the guards this DB is promoted with. It dates requests and stale reads. Nil
+	// is the process's monotonic clock.
 	Clock func() time.Duration
 	// KeepAlive is how often an idle connection says that it lives, and how
 	// late a replica may learn of a commit. Default 50 ms.

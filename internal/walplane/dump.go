@@ -43,7 +43,7 @@ type lineJSON struct {
 // The begin records of epochs are left out, so LSNs have gaps. One answer holds
 // about maxDumpBytes; ask again from HeaderNext (the last line's LSN plus one
 // does too) until an answer is empty: then it was everything committed.
-func (db *DB) serveDump(ctx context.Context, w http.ResponseWriter, fromText string, stale bool) error {
+func (db *DB) serveDump(ctx context.Context, w answer, fromText string, stale bool) error {
 	from := uint64(1)
 	if fromText != "" {
 		var err error
@@ -65,8 +65,12 @@ func (db *DB) serveDump(ctx context.Context, w http.ResponseWriter, fromText str
 		if err := look(); err != nil {
 			return err
 		}
-	} else if err := db.current(ctx, look); err != nil {
-		return err
+	} else {
+		until, err := db.current(ctx, look)
+		if err != nil {
+			return err
+		}
+		w.validUntil(until)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set(HeaderNext, strconv.FormatUint(uint64(p.next), 10))

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -23,6 +24,10 @@ const (
 	MaxTimeout     = 60 * time.Second
 
 	dataPath = "/v1/data"
+
+	// HeaderValid tells for how many ms after the request arrived a primary's
+	// answer may be taken for given in time: see Handler.
+	HeaderValid = "Aiondb-Ha-Valid-Ms"
 )
 
 // errBadRequest is wrapped by what a client did wrong.
@@ -41,6 +46,15 @@ var errBadRequest = errors.New("bad request")
 // need the primary; with ?stale=true any node answers, with "stale": true and
 // "age_ms", the bound on what may be missing, -1 if unknown.
 //
+// What needs the primary is answered with the header Aiondb-Ha-Valid-Ms, if the
+// primacy is leased: whole milliseconds since the request arrived. A client
+// notes the time before it sends the request, and takes an answer that has not
+// come within them as one of unknown outcome: the process may have been stopped
+// between the last look at the lease and the sending, and another primary may
+// have answered others since. Who does without this still loses no write and
+// sees no read that was not current at some moment of its waiting; but two
+// primaries may be heard at the same time. See fencing.ValidFor.
+//
 // Errors are {"error","code"}: not_primary (503, with "primary" and "address"
 // when known), no_quorum (503), timeout (504): nothing was done.
 // unknown_outcome (504): a write that may or may not survive. not_found (404),
@@ -50,13 +64,28 @@ var errBadRequest = errors.New("bad request")
 // get here as they are.
 func (db *DB) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := db.serveHTTP(w, r); err != nil {
+		if err := db.serveHTTP(answer{w, db.cfg.Clock, db.cfg.Clock()}, r); err != nil {
 			writeError(w, err)
 		}
 	})
 }
 
-func (db *DB) serveHTTP(w http.ResponseWriter, r *http.Request) error {
+// answer is what a request is answered on, and when it arrived.
+type answer struct {
+	http.ResponseWriter
+	clock   func() time.Duration // the guard's
+	arrived time.Duration
+}
+
+// validUntil adds HeaderValid, rounded down, to an answer that the guard holds
+// valid until then.
+func (w answer) validUntil(until time.Duration) {
+	if valid := fencing.ValidFor(w.arrived, w.clock(), until); valid != fencing.NoDeadline {
+		w.Header().Set(HeaderValid, strconv.FormatInt(valid.Milliseconds(), 10))
+	}
+}
+
+func (db *DB) serveHTTP(w answer, r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBadRequest, err)
@@ -97,19 +126,20 @@ func (db *DB) serveHTTP(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return fmt.Errorf("%w: read the value: %w", errBadRequest, err)
 		}
-		ack, err := db.Put(ctx, key, value)
-		if err != nil {
-			return err
-		}
-		return writeJSON(w, http.StatusOK, ack)
+		return db.serveWrite(ctx, w, record{kind: kindPut, key: []byte(key), value: value})
 	case http.MethodDelete:
-		ack, err := db.Delete(ctx, key)
-		if err != nil {
-			return err
-		}
-		return writeJSON(w, http.StatusOK, ack)
+		return db.serveWrite(ctx, w, record{kind: kindDelete, key: []byte(key)})
 	}
 	return methodNotAllowed(w, "GET, PUT, DELETE")
+}
+
+func (db *DB) serveWrite(ctx context.Context, w answer, rec record) error {
+	ack, until, err := db.submit(ctx, rec)
+	if err != nil {
+		return err
+	}
+	w.validUntil(until)
+	return writeJSON(w, http.StatusOK, ack)
 }
 
 // entryJSON is the answer to a GET.
@@ -137,24 +167,27 @@ func newValueJSON(value []byte) valueJSON {
 	return valueJSON{Base64: &s}
 }
 
-func (db *DB) serveGet(ctx context.Context, w http.ResponseWriter, key string, stale bool) error {
-	answer := entryJSON{Key: key}
+func (db *DB) serveGet(ctx context.Context, w answer, key string, stale bool) error {
+	entry := entryJSON{Key: key}
 	var e Entry
 	var err error
 	if stale {
 		var age time.Duration
 		if e, age, err = db.GetStale(key); err == nil {
 			ms := ageMS(age)
-			answer.Stale, answer.AgeMS = true, &ms
+			entry.Stale, entry.AgeMS = true, &ms
 		}
 	} else {
-		e, err = db.Get(ctx, key)
+		var until time.Duration
+		if e, until, err = db.get(ctx, key); err == nil || errors.Is(err, ErrNotFound) {
+			w.validUntil(until)
+		}
 	}
 	if err != nil {
 		return err
 	}
-	answer.valueJSON, answer.Epoch, answer.LSN = newValueJSON(e.Value), e.Epoch, e.LSN
-	return writeJSON(w, http.StatusOK, answer)
+	entry.valueJSON, entry.Epoch, entry.LSN = newValueJSON(e.Value), e.Epoch, e.LSN
+	return writeJSON(w, http.StatusOK, entry)
 }
 
 // ageMS rounds up: the bound must hold.

@@ -10,7 +10,9 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // call makes one request and returns status and body.
@@ -150,6 +152,63 @@ func TestHandlerWithoutQuorum(t *testing.T) {
 		return ""
 	})
 }
+
+// What a leased primary answers says how long it is valid, from when the
+// request arrived: whatever takes time after that is not added.
+func TestAnswersSayHowLongTheyAreValid(t *testing.T) {
+	const lease = 900 * time.Millisecond
+	g := newGroup(t, 1)
+	var now atomic.Int64
+	now.Store(int64(time.Hour))
+	g.clock = func() time.Duration { return time.Duration(now.Load()) }
+	g.start(1)
+	g.promote(1, 1)
+	h := g.dbs[1].Handler()
+	expect := func(method, target string, status int, want string) {
+		t.Helper()
+		resp, body := call(t, h, method, target, "v")
+		if resp.StatusCode != status || resp.Header.Get(HeaderValid) != want {
+			t.Errorf("%s %s: %d %s, valid for %q, want %d and %q", method, target, resp.StatusCode, body, resp.Header.Get(HeaderValid), status, want)
+		}
+	}
+	expect("PUT", "/v1/data/k", 200, "") // not leased
+	expect("GET", "/v1/data/k", 200, "")
+	g.guards[1].Extend(1, g.clock()+lease)
+	for _, c := range []struct {
+		method, target string
+		status         int
+		want           string
+	}{
+		{"PUT", "/v1/data/k", 200, "900"},
+		{"GET", "/v1/data/k", 200, "900"},
+		{"GET", "/v1/data", 200, "900"},
+		{"DELETE", "/v1/data/k", 200, "900"},
+		{"GET", "/v1/data/k", 404, "900"},
+		{"GET", "/v1/data/k?stale=true", 404, ""},
+		{"GET", "/v1/data?stale=true", 200, ""},
+		{"GET", "/v1/data/k?timeout=x", 400, ""},
+	} {
+		expect(c.method, c.target, c.status, c.want)
+	}
+	now.Add(int64(700*time.Millisecond + 1)) // what is left, rounded down
+	expect("PUT", "/v1/data/k", 200, "199")
+	// A request of which 100 ms pass while it is read: less 2·ε of them.
+	r := httptest.NewRequest("PUT", "/v1/data/k", readerFunc(func([]byte) (int, error) {
+		now.Add(int64(100 * time.Millisecond))
+		return 0, io.EOF
+	}))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if got := w.Result().Header.Get(HeaderValid); w.Code != 200 || got != "189" {
+		t.Errorf("%d, valid for %q", w.Code, got)
+	}
+	now.Add(int64(lease))
+	expect("GET", "/v1/data/k?timeout=10ms", 503, "")
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // A dump that does not fit one page is read page by page, over epochs, and
 // gives every record once.

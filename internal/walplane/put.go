@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aiondb/aiondb-ha/fencing"
@@ -29,24 +30,27 @@ func (db *DB) Put(ctx context.Context, key string, value []byte) (Ack, error) {
 	if len(value) > MaxValueLen {
 		return Ack{}, fmt.Errorf("%w: value of %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValueLen)
 	}
-	return db.submit(ctx, record{kind: kindPut, key: []byte(key), value: slices.Clone(value)})
+	ack, _, err := db.submit(ctx, record{kind: kindPut, key: []byte(key), value: slices.Clone(value)})
+	return ack, err
 }
 
 // Delete removes key, whether it has a value or not. Errors as with Put.
 func (db *DB) Delete(ctx context.Context, key string) (Ack, error) {
-	return db.submit(ctx, record{kind: kindDelete, key: []byte(key)})
+	ack, _, err := db.submit(ctx, record{kind: kindDelete, key: []byte(key)})
+	return ack, err
 }
 
-func (db *DB) submit(ctx context.Context, rec record) (Ack, error) {
+// submit also returns until when, on the guard's clock, the guard's yes holds.
+func (db *DB) submit(ctx context.Context, rec record) (Ack, time.Duration, error) {
 	if n := len(rec.key); n == 0 || n > MaxKeyLen {
-		return Ack{}, fmt.Errorf("%w: a key of %d bytes, want 1 to %d", ErrBadKey, n, MaxKeyLen)
+		return Ack{}, 0, fmt.Errorf("%w: a key of %d bytes, want 1 to %d", ErrBadKey, n, MaxKeyLen)
 	}
 	if !utf8.Valid(rec.key) {
-		return Ack{}, fmt.Errorf("%w: it is not UTF-8", ErrBadKey)
+		return Ack{}, 0, fmt.Errorf("%w: it is not UTF-8", ErrBadKey)
 	}
 	t, err := db.enter(ctx)
 	if err != nil {
-		return Ack{}, err
+		return Ack{}, 0, err
 	}
 	defer t.leave()
 	w := &write{rec: rec, done: make(chan struct{})}
@@ -56,7 +60,7 @@ func (db *DB) submit(ctx context.Context, rec record) (Ack, error) {
 	case <-t.ctx.Done():
 	case <-ctx.Done():
 	}
-	return Ack{}, t.giveUp(ctx, w)
+	return Ack{}, 0, t.giveUp(ctx, w)
 }
 
 // enter lets a write in: this node is primary, its lease runs, and nobody
@@ -69,7 +73,7 @@ func (db *DB) enter(ctx context.Context) (*term, error) {
 		}
 		// A write that starts without a lease would only wait for it later,
 		// and then with an unknown outcome.
-		if err := t.checkGuard(ctx); err != nil {
+		if _, err := t.checkGuard(ctx); err != nil {
 			return nil, err
 		}
 		db.mu.Lock()
@@ -108,22 +112,27 @@ func (db *DB) notPrimary(cause error) error {
 	return &NotPrimaryError{Primary: db.demotion.Primary, Address: db.demotion.Address, Cause: cause}
 }
 
-// checkGuard returns nil when the guard says yes, waiting for a lapsed lease as
-// long as ctx lets it: a *NotPrimaryError, or an error that wraps ErrNoQuorum.
-func (t *term) checkGuard(ctx context.Context) error {
-	err := t.guard.Check(t.epoch)
-	if errors.Is(err, fencing.ErrLeaseExpired) {
-		err = t.guard.Wait(ctx, t.epoch)
+// checkGuard returns until when the guard's yes holds, waiting for a lapsed
+// lease as long as ctx lets it; or a *NotPrimaryError, or an error that wraps
+// ErrNoQuorum.
+func (t *term) checkGuard(ctx context.Context) (until time.Duration, err error) {
+	for {
+		if until, err = t.guard.CheckUntil(t.epoch); errors.Is(err, fencing.ErrLeaseExpired) {
+			if err = t.guard.Wait(ctx, t.epoch); err == nil {
+				continue
+			}
+		}
+		break
 	}
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, fencing.ErrLeaseExpired) {
-		return fmt.Errorf("%w: nothing was done: %w", ErrNoQuorum, err)
+	switch {
+	case err == nil:
+		return until, nil
+	case errors.Is(err, fencing.ErrLeaseExpired):
+		return 0, fmt.Errorf("%w: nothing was done: %w", ErrNoQuorum, err)
 	}
 	t.db.mu.Lock()
 	defer t.db.mu.Unlock()
-	return t.db.notPrimary(err)
+	return 0, t.db.notPrimary(err)
 }
 
 func (t *term) leave() {
@@ -134,27 +143,28 @@ func (t *term) leave() {
 }
 
 // await waits for a queued write to be applied, and asks the guard then.
-func (t *term) await(ctx context.Context, w *write) (Ack, error) {
+func (t *term) await(ctx context.Context, w *write) (Ack, time.Duration, error) {
 	select {
 	case <-w.done:
 	case <-t.ctx.Done():
-		return Ack{}, t.giveUp(ctx, w)
+		return Ack{}, 0, t.giveUp(ctx, w)
 	case <-ctx.Done():
-		return Ack{}, t.giveUp(ctx, w)
+		return Ack{}, 0, t.giveUp(ctx, w)
 	}
 	if w.err != nil {
 		if w.state.Load() == writeAbandoned {
-			return Ack{}, w.err
+			return Ack{}, 0, w.err
 		}
-		return Ack{}, t.unknown(w, false, w.err)
+		return Ack{}, 0, t.unknown(w, false, w.err)
 	}
-	if err := t.checkGuard(ctx); err != nil {
-		return Ack{}, t.unknown(w, errors.Is(err, ErrNoQuorum), err)
+	until, err := t.checkGuard(ctx)
+	if err != nil {
+		return Ack{}, 0, t.unknown(w, errors.Is(err, ErrNoQuorum), err)
 	}
 	if t.ctx.Err() != nil {
-		return Ack{}, t.unknown(w, false, context.Cause(t.ctx))
+		return Ack{}, 0, t.unknown(w, false, context.Cause(t.ctx))
 	}
-	return Ack{Epoch: w.rec.epoch, LSN: w.rec.lsn}, nil
+	return Ack{Epoch: w.rec.epoch, LSN: w.rec.lsn}, until, nil
 }
 
 // giveUp ends the wait for w because the term or ctx has ended, and says what

@@ -143,24 +143,32 @@ func (t *term) isReady() bool {
 // epoch is committed; it asks its guard after it has looked. Errors:
 // ErrNotFound, a *NotPrimaryError, or one wrapping ErrNoQuorum when ctx ends first.
 func (db *DB) Get(ctx context.Context, key string) (Entry, error) {
+	e, _, err := db.get(ctx, key)
+	return e, err
+}
+
+// get also returns until when, on the guard's clock, the guard's yes holds, for
+// ErrNotFound too.
+func (db *DB) get(ctx context.Context, key string) (Entry, time.Duration, error) {
 	var e Entry
 	var ok bool
-	err := db.current(ctx, func() error {
+	until, err := db.current(ctx, func() error {
 		e, ok = db.state.get(key)
 		return nil
 	})
 	if err == nil && !ok {
 		err = ErrNotFound
 	}
-	return e, err
+	return e, until, err
 }
 
 // current calls look, when everything acknowledged so far is applied, and
-// returns nil if what it saw was current.
-func (db *DB) current(ctx context.Context, look func() error) error {
+// returns no error if what it saw was current, and until when, on the guard's
+// clock, the guard's yes to that holds.
+func (db *DB) current(ctx context.Context, look func() error) (until time.Duration, err error) {
 	t, err := db.primary()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	select {
 	case <-t.ready:
@@ -168,21 +176,21 @@ func (db *DB) current(ctx context.Context, look func() error) error {
 	case <-ctx.Done():
 		db.mu.Lock()
 		defer db.mu.Unlock()
-		return fmt.Errorf("%w: %d of %d nodes confirmed epoch %d, %d are needed: %w", ErrNoQuorum,
+		return 0, fmt.Errorf("%w: %d of %d nodes confirmed epoch %d, %d are needed: %w", ErrNoQuorum,
 			t.confirmations(t.begin), db.cfg.Voters, t.epoch, db.cfg.Voters/2+1, context.Cause(ctx))
 	}
 	if err := look(); err != nil {
-		return err
+		return 0, err
 	}
-	if err := t.checkGuard(ctx); err != nil {
-		return err
+	if until, err = t.checkGuard(ctx); err != nil {
+		return 0, err
 	}
 	if t.ctx.Err() != nil {
 		db.mu.Lock()
 		defer db.mu.Unlock()
-		return db.notPrimary(context.Cause(t.ctx))
+		return 0, db.notPrimary(context.Cause(t.ctx))
 	}
-	return nil
+	return until, nil
 }
 
 // GetStale returns the value of key as far as this node knows, whatever its
