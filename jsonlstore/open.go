@@ -50,6 +50,7 @@ type opening struct {
 	file    vfs.File // the log
 	newFile bool
 
+	loaded   loadedState
 	state    *stableState
 	newState bool // there was no state file
 	log      snapshot
@@ -159,7 +160,8 @@ func (op *opening) openLog() error {
 }
 
 func (op *opening) readState() (err error) {
-	op.state, err = loadState(op.s.fs, op.s.statePath())
+	op.loaded, err = loadState(op.s.fs, op.s.statePath())
+	op.state = op.loaded.st
 	return err
 }
 

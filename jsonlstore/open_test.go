@@ -249,7 +249,7 @@ func TestStateFormat(t *testing.T) {
   "crc": "42dc0a03"
 }
 `
-	if string(text) != string(padState([]byte(want))) || len(text) != statePad {
+	if string(text) != string(padState([]byte(want), 0)) || len(text) != statePad {
 		t.Errorf("got %s\nwant %s", text, want)
 	}
 }

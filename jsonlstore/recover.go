@@ -3,38 +3,11 @@ package jsonlstore
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 )
-
-// loadState reads a state file; nil if there is none.
-func loadState(fsys vfs.FS, path string) (*stableState, error) {
-	file, err := fsys.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
-	}
-	defer file.Close() // only read from
-	text, err := io.ReadAll(io.NewSectionReader(file, 0, MaxStateBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	var st *stableState
-	if len(text) > MaxStateBytes {
-		err = fmt.Errorf("it is longer than %d bytes", MaxStateBytes)
-	} else {
-		st, err = decodeState(text)
-	}
-	if err != nil {
-		return nil, &logstore.CorruptionError{File: path, Reason: err.Error(), Advice: stateAdvice}
-	}
-	return st, nil
-}
 
 // deriveState stands in for a state file that is not there, beside a log whose
 // entries reach up to maxTerm.
@@ -89,13 +62,14 @@ func (op *opening) recover() error {
 		s.logger.Warn("cutting off a write that never finished", "file", s.logPath(),
 			"line", op.torn.Line, "offset", op.torn.Offset, "bytes", op.torn.Bytes, "reason", op.torn.Reason)
 	}
-	for _, path := range []string{s.logPath(), s.statePath()} {
-		if err := removeIfThere(s.fs, path+tempSuffix); err != nil {
-			return op.unwritable(err)
-		}
+	if err := removeIfThere(s.fs, s.logPath()+tempSuffix); err != nil {
+		return op.unwritable(err)
 	}
 	if err := op.repairTail(); err != nil {
 		return fmt.Errorf("recovering %s: %w", s.logPath(), err)
+	}
+	if err := s.settleState(op.loaded); err != nil {
+		return op.unwritable(err)
 	}
 	// The names, too: a rename may have been the last thing before the crash.
 	if err := s.fs.SyncDir(s.dir); err != nil {

@@ -129,7 +129,8 @@ func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error)
 
 func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 	p := RepairPlan{Dir: dir, Log: LogRepair{File: filepath.Join(dir, LogFile)}, State: StateRepair{File: filepath.Join(dir, StateFile)}}
-	state, err := loadState(o.fs, p.State.File)
+	loaded, err := loadState(o.fs, p.State.File)
+	state := loaded.st
 	var stateDamage *logstore.CorruptionError
 	if err != nil && !errors.As(err, &stateDamage) {
 		return p, err
@@ -219,7 +220,7 @@ func (s *StateRepair) plan(state *stableState, damage *logstore.CorruptionError,
 // adjust fits a good state to what is left of the log.
 func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 	var was StateReport
-	was.fill(state)
+	was.fill(loadedState{st: state}, nil)
 	next := &stableState{values: make(map[string][]byte), commit: min(state.commit, l.KeptLast), first: state.first, cut: state.cut}
 	for key, value := range state.values {
 		next.values[key] = value

@@ -3,12 +3,9 @@ package jsonlstore
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 
-	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 )
 
@@ -93,118 +90,4 @@ func (s *Store) replaceState(next *stableState) error {
 	}
 	s.stable.Store(next)
 	return nil
-}
-
-// stateFiles are the state file and the one before it, which waits under the
-// temporary name to be written over with the next: a file that is there already
-// and as long as before is synced in one write to the disk.
-type stateFiles struct {
-	current vfs.File // nil: not ours to write over, so the next one replaces it
-	spare   vfs.File // nil: there is none
-	size    int64    // of the spare
-	curSize int64    // of current
-}
-
-// writeState gives the text the state file's name once it is on disk. Until then
-// the state file is not touched.
-func (s *Store) writeState(text []byte) error {
-	temp := s.statePath() + tempSuffix
-	text = padState(text)
-	if err := s.writeSpare(temp, text); err != nil {
-		return errors.Join(err, s.dropSpare(temp))
-	}
-	f := &s.stateFiles
-	exchanged := false
-	if f.current != nil {
-		err := s.fs.Exchange(temp, s.statePath())
-		if exchanged = err == nil; !exchanged && !errors.Is(err, errors.ErrUnsupported) {
-			return errors.Join(err, s.dropSpare(temp))
-		}
-	}
-	if !exchanged {
-		if err := s.fs.Rename(temp, s.statePath()); err != nil {
-			return errors.Join(err, s.dropSpare(temp))
-		}
-		s.closeQuietly(f.current)
-		f.current, f.curSize = nil, 0
-	}
-	f.current, f.spare = f.spare, f.current
-	f.curSize, f.size = f.size, f.curSize
-	if err := s.fs.SyncDir(s.dir); err != nil {
-		return s.latch(err)
-	}
-	return nil
-}
-
-// writeSpare has the text on disk under the temporary name.
-func (s *Store) writeSpare(temp string, text []byte) error {
-	f := &s.stateFiles
-	if f.spare != nil && f.size != int64(len(text)) {
-		if err := s.dropSpare(temp); err != nil {
-			return err
-		}
-	}
-	if f.spare == nil {
-		if err := removeIfThere(s.fs, temp); err != nil {
-			return err
-		}
-		file, err := s.fs.Create(temp, filePerm)
-		if err != nil {
-			return err
-		}
-		f.spare, f.size = file, int64(len(text))
-	}
-	n, err := f.spare.WriteAt(text, 0)
-	if err == nil && n < len(text) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return err
-	}
-	if err := f.spare.Sync(); err != nil {
-		return s.latch(err)
-	}
-	return nil
-}
-
-// dropSpare removes the file under the temporary name.
-func (s *Store) dropSpare(temp string) error {
-	s.closeQuietly(s.stateFiles.spare)
-	s.stateFiles.spare, s.stateFiles.size = nil, 0
-	return removeIfThere(s.fs, temp)
-}
-
-// closeQuietly closes a file that has nothing left to say.
-func (s *Store) closeQuietly(file vfs.File) {
-	if file == nil {
-		return
-	}
-	if err := file.Close(); err != nil {
-		s.logger.Warn("closing a state file", "dir", s.dir, "error", err)
-	}
-}
-
-// closeStateFiles gives the state files up.
-func (s *Store) closeStateFiles() {
-	s.closeQuietly(s.stateFiles.current)
-	s.stateFiles.current = nil
-	if s.stateFiles.spare == nil {
-		return
-	}
-	if err := s.dropSpare(s.statePath() + tempSuffix); err != nil {
-		s.logger.Warn("removing a state file that is no longer needed", "dir", s.dir, "error", err) // Open will
-	}
-}
-
-// statePad is what the length of a state file is a multiple of, so that it does
-// not change with every digit.
-const statePad = vfs.SectorSize
-
-// padState puts blanks before the last newline.
-func padState(text []byte) []byte {
-	if missing := statePad - len(text)%statePad; missing < statePad {
-		text = append(text[:len(text)-1], blanks[:missing]...)
-		text = append(text, '\n')
-	}
-	return text
 }

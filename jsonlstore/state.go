@@ -119,6 +119,9 @@ type stateFields struct {
 // decodeState reads raft_state.json, whoever wrote it. A file without a
 // checksum must hold the original's three fields and nothing else.
 func decodeState(text []byte) (*stableState, error) {
+	if len(text) > MaxStateBytes {
+		return nil, fmt.Errorf("it is longer than %d bytes", MaxStateBytes)
+	}
 	summed, err := checkStateCRC(text)
 	if err != nil {
 		return nil, err

@@ -112,6 +112,7 @@ const maxMaxEntry = 1 << 30
 
 func (s *Store) logPath() string   { return filepath.Join(s.dir, LogFile) }
 func (s *Store) statePath() string { return filepath.Join(s.dir, StateFile) }
+func (s *Store) twinPath() string  { return s.statePath() + tempSuffix }
 
 // Close gives the directory up, after a write in progress has ended. It may be
 // called again and gives the same answer.
@@ -120,6 +121,7 @@ func (s *Store) Close() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.closed.Store(true)
+		s.endState()
 		s.closeStateFiles()
 		if err := errors.Join(s.snap.Load().file.Close(), s.lock.Unlock()); err != nil {
 			s.closeErr = fmt.Errorf("closing the log store in %s: %w", s.dir, err)

@@ -55,7 +55,8 @@ func Stat(dir string, opts ...Option) (Stats, error) {
 func statOnce(dir string, o options) (Stats, error) {
 	st := Stats{State: StateReport{File: filepath.Join(dir, StateFile)}}
 	// The state first, as in Verify.
-	state, err := loadState(o.fs, st.State.File)
+	loaded, err := loadState(o.fs, st.State.File)
+	state := loaded.st
 	if err != nil && !errors.As(err, &st.StateError) {
 		return st, err
 	}
@@ -66,8 +67,7 @@ func statOnce(dir string, o options) (Stats, error) {
 	if sv.missing && state == nil && st.StateError == nil {
 		return st, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
 	}
-	st.State.fill(state)
-	st.State.Missing = state == nil && st.StateError == nil
+	st.State.fill(loaded, st.StateError)
 	st.File, st.Bytes, st.Lines = sv.path, sv.size-sv.room, sv.lines
 	st.Entries, st.First, st.Last, st.Terms = sv.entries, sv.first, sv.last, sv.terms
 	st.Batches, st.Types, st.Commands, st.RoomBytes = sv.batches, sv.types, sv.commands, sv.room

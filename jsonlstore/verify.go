@@ -48,9 +48,14 @@ type TermSpan struct{ Term, First, Last uint64 }
 
 // StateReport is what raft_state.json says.
 type StateReport struct {
-	File        string
-	Missing     bool // there is no such file
-	Foreign     bool // as the original writes it, without a checksum
+	File    string
+	Missing bool // there is no such file
+	Damaged bool // it cannot be believed: what follows is empty
+	Foreign bool // as the original writes it, without a checksum
+	// Torn: a crash, or a writer at work, is in the middle of a change of it, and
+	// what follows is the new state, which the next start puts in its place. That
+	// is no damage.
+	Torn        bool
 	CurrentTerm uint64
 	VotedTerm   uint64 // term of the last vote, 0: none
 	VotedFor    string // its candidate, as Raft's transport encodes it
@@ -98,7 +103,8 @@ func verifyOnce(dir string, o options) (Report, error) {
 	r := Report{File: filepath.Join(dir, LogFile), State: StateReport{File: filepath.Join(dir, StateFile)}}
 	// The state first: a running node writes it before it cuts the log, and never
 	// claims more than the log holds.
-	state, err := loadState(o.fs, r.State.File)
+	loaded, err := loadState(o.fs, r.State.File)
+	state := loaded.st
 	var stateDamage *logstore.CorruptionError
 	if err != nil && !errors.As(err, &stateDamage) {
 		return r, err
@@ -117,7 +123,7 @@ func verifyOnce(dir string, o options) (Report, error) {
 			return r, err
 		}
 	}
-	r.State.fill(state)
+	r.State.fill(loaded, stateDamage)
 	switch {
 	case stateDamage != nil:
 		r.damaged(stateDamage)
@@ -191,8 +197,11 @@ func (r *Report) dropAfter(last uint64) {
 	}
 }
 
-func (s *StateReport) fill(st *stableState) {
-	if s.Missing = st == nil; s.Missing {
+func (s *StateReport) fill(l loadedState, damage *logstore.CorruptionError) {
+	st := l.st
+	s.Damaged, s.Torn = damage != nil, l.torn
+	s.Missing = st == nil && damage == nil
+	if st == nil {
 		return
 	}
 	s.Foreign = st.foreign

@@ -114,26 +114,6 @@ func TestOSFile(t *testing.T) {
 	}
 }
 
-func TestExchange(t *testing.T) {
-	dir := t.TempDir()
-	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	for _, name := range []string{a, b} {
-		if err := os.WriteFile(name, []byte(filepath.Base(name)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := vfs.OS{}.Exchange(a, b)
-	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
-	}
-	if err != nil || lockText(t, a) != "b" || lockText(t, b) != "a" {
-		t.Fatalf("Exchange: %v; %q, %q", err, lockText(t, a), lockText(t, b))
-	}
-	if err := (vfs.OS{}).Exchange(a, b+"2"); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("Exchange with a file that is not there: %v", err)
-	}
-}
-
 func TestLinkAndReadDir(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")

@@ -17,8 +17,7 @@
 //  4. A sector is written as a whole or not at all; writing to one never
 //     changes another.
 //  5. Rename puts the new file in the place of the old one at once: a crash
-//     leaves one of the two. Exchange likewise: a crash leaves both names as they
-//     were, or both exchanged.
+//     leaves one of the two.
 package vfs
 
 import (
@@ -51,9 +50,6 @@ type FS interface {
 	Remove(name string) error
 	// Rename gives a file a new name in the same directory, replacing what had it.
 	Rename(oldName, newName string) error
-	// Exchange has two files in the same directory change names. It returns an
-	// error that wraps errors.ErrUnsupported where that cannot be done at once.
-	Exchange(a, b string) error
 	// Link gives a file a second name in the same directory; both lead to the
 	// same bytes from then on. It fails with fs.ErrExist if that name is taken.
 	Link(oldName, newName string) error

@@ -37,7 +37,6 @@ const (
 	Truncate
 	Sync
 	Rename
-	Exchange
 	Link
 	Remove
 	Mkdir
@@ -48,7 +47,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"create", "write", "truncate", "sync", "rename", "exchange", "link", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
+	return [...]string{"create", "write", "truncate", "sync", "rename", "link", "remove", "mkdir", "syncdir", "chmod", "lockwrite", "read"}[k]
 }
 
 // Op is an operation that is about to happen.
@@ -110,13 +109,12 @@ type write struct {
 }
 
 // nameOp is a change of a directory: name leads to node from now on (nil:
-// nowhere), and old, if not "", leads to oldNode.
+// nowhere), and old, if not "", leads nowhere.
 type nameOp struct {
-	dir     string
-	name    string
-	node    *node
-	old     string
-	oldNode *node
+	dir  string
+	name string
+	node *node
+	old  string
 }
 
 // New returns an empty file system with the root directory "/".
@@ -212,7 +210,7 @@ func (m *FS) change(op nameOp) {
 
 func apply(names map[string]*node, op nameOp) {
 	if op.old != "" {
-		lead(names, op.old, op.oldNode)
+		lead(names, op.old, nil)
 	}
 	lead(names, op.name, op.node)
 }
@@ -316,26 +314,6 @@ func (m *FS) Rename(oldName, newName string) error {
 		return pathError("rename", newName, v.Err)
 	}
 	m.change(nameOp{dir: filepath.Dir(newName), name: newName, node: n, old: oldName})
-	return nil
-}
-
-// Exchange implements vfs.FS.
-func (m *FS) Exchange(a, b string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a, b = filepath.Clean(a), filepath.Clean(b)
-	nodeA, err := m.find("exchange", a)
-	if err != nil {
-		return err
-	}
-	nodeB, err := m.find("exchange", b)
-	if err != nil {
-		return err
-	}
-	if v := m.begin(Exchange, b, 0); v.Err != nil {
-		return pathError("exchange", b, v.Err)
-	}
-	m.change(nameOp{dir: filepath.Dir(b), name: b, node: nodeA, old: a, oldNode: nodeB})
 	return nil
 }
 

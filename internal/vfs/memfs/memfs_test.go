@@ -161,22 +161,6 @@ func TestLock(t *testing.T) {
 	check(t, m, map[string]string{"/lock": ""})
 }
 
-func TestExchangeIsOneChange(t *testing.T) {
-	m := memfs.New()
-	must(t, create(t, m, "/a", "one").Sync())
-	must(t, create(t, m, "/b", "two").Sync())
-	must(t, m.SyncDir("/"))
-	if err := m.Exchange("/a", "/c"); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	must(t, m.Exchange("/a", "/b"))
-	check(t, m, map[string]string{"/a": "two", "/b": "one"})
-	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "one", "/b": "two"})
-	check(t, m.CrashClone(memfs.LoseNothing), map[string]string{"/a": "two", "/b": "one"})
-	must(t, m.SyncDir("/"))
-	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "two", "/b": "one"})
-}
-
 func TestLinkIsASecondName(t *testing.T) {
 	m := memfs.New()
 	f := create(t, m, "/a", "one")
