@@ -1,0 +1,221 @@
+package boltstore_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+
+	"github.com/aiondb/aiondb-ha/logstore"
+	"github.com/aiondb/aiondb-ha/logstore/boltstore"
+	"github.com/aiondb/aiondb-ha/logstore/storetest"
+)
+
+func open(t testing.TB, path string, o boltstore.Options) *boltstore.Store {
+	t.Helper()
+	s, err := boltstore.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func samples() []*raft.Log {
+	return []*raft.Log{
+		{Index: 5, Term: 1, Type: raft.LogCommand, Data: []byte("plain")},
+		{Index: 6, Term: 1, Type: raft.LogNoop},
+		{Index: 7, Term: 2, Type: raft.LogCommand, Data: []byte{}, Extensions: []byte{0, 255}},
+		{Index: 8, Term: 1 << 62, Type: raft.LogConfiguration, Data: bytes.Repeat([]byte{7}, 70000), AppendedAt: time.Unix(1700000000, 123456789)},
+	}
+}
+
+// write makes a file with the sample entries and a few stable values.
+func write(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "raft.db")
+	s := open(t, path, boltstore.Options{})
+	if err := s.StoreLogs(samples()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.SetUint64([]byte("CurrentTerm"), 9), s.Set([]byte("a"), []byte("b")), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRoundTrip(t *testing.T) {
+	s := open(t, write(t), boltstore.Options{ReadOnly: true})
+	first, err := s.FirstIndex()
+	last, err2 := s.LastIndex()
+	if err != nil || err2 != nil || first != 5 || last != 8 {
+		t.Fatalf("bounds %d to %d (%v, %v), want 5 to 8", first, last, err, err2)
+	}
+	for _, want := range samples() {
+		var l raft.Log
+		if err := s.GetLog(want.Index, &l); err != nil || !storetest.Same(&l, want) {
+			t.Fatalf("GetLog(%d): %v, %v; want %v", want.Index, l, err, want)
+		}
+	}
+	n := 0
+	err = s.Each(6, func(l *raft.Log) bool {
+		if want := samples()[n+1]; !storetest.Same(l, want) {
+			t.Fatalf("Each gives %v, want %v", l, want)
+		}
+		n++
+		return n < 2
+	})
+	if err != nil || n != 2 {
+		t.Fatalf("Each gave %d entries: %v", n, err)
+	}
+	var l raft.Log
+	if err := s.GetLog(9, &l); err != raft.ErrLogNotFound { //nolint:errorlint // the bare error is the contract
+		t.Fatalf("GetLog(9): %v", err)
+	}
+	keys, err := s.Keys()
+	if err != nil || fmt.Sprintf("%s", keys) != "[CurrentTerm a]" {
+		t.Fatalf("Keys: %q, %v", keys, err)
+	}
+	if v, err := s.GetUint64([]byte("CurrentTerm")); v != 9 || err != nil {
+		t.Fatalf("GetUint64: %d, %v", v, err)
+	}
+	if _, err := s.GetUint64([]byte("a")); err == nil {
+		t.Fatal("GetUint64 of a value of one byte succeeds")
+	}
+	if v, err := s.Get([]byte("none")); v != nil || err != logstore.ErrKeyNotFound { //nolint:errorlint // the bare error is the contract
+		t.Fatalf("Get of a missing key: %q, %v", v, err)
+	}
+}
+
+func TestDeleteRange(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "raft.db"), boltstore.Options{NoSync: true})
+	var logs []*raft.Log
+	for i := uint64(1); i <= 3000; i++ {
+		logs = append(logs, &raft.Log{Index: i, Term: 1, Data: []byte("x")})
+	}
+	if err := errors.Join(s.StoreLogs(logs), s.DeleteRange(0, 1000), s.DeleteRange(2501, 9000)); err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(1001)
+	if err := s.Each(0, func(l *raft.Log) bool {
+		if l.Index != n {
+			t.Fatalf("index %d, want %d", l.Index, n)
+		}
+		n++
+		return true
+	}); err != nil || n != 2501 {
+		t.Fatalf("the entries end before %d: %v", n, err)
+	}
+}
+
+func TestReadOnlyChangesNothing(t *testing.T) {
+	path := write(t)
+	before, _ := os.ReadFile(path)
+	s := open(t, path, boltstore.Options{ReadOnly: true})
+	if _, err := s.Keys(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Set([]byte("x"), nil) == nil || s.Close() != nil || s.Close() != nil {
+		t.Fatal("writing to a file opened for reading succeeds, or closing it fails")
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Fatal("the file has changed")
+	}
+	if _, err := s.FirstIndex(); !errors.Is(err, logstore.ErrClosed) {
+		t.Fatalf("FirstIndex after Close: %v", err)
+	}
+	missing := filepath.Join(t.TempDir(), "none.db")
+	if _, err := boltstore.Open(missing, boltstore.Options{ReadOnly: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("opening a missing file for reading: %v", err)
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Fatal("opening for reading made a file")
+	}
+}
+
+func TestInUse(t *testing.T) {
+	path := write(t)
+	holder := open(t, path, boltstore.Options{})
+	for _, o := range []boltstore.Options{{}, {ReadOnly: true}} {
+		if _, err := boltstore.Open(path, o); !errors.Is(err, logstore.ErrInUse) {
+			t.Fatalf("opening a file in use: %v", err)
+		}
+	}
+	if err := holder.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path, boltstore.Options{ReadOnly: true})
+}
+
+func TestNotOurs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "other.db")
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	if _, err := boltstore.Open(path, boltstore.Options{ReadOnly: true}); !errors.Is(err, boltstore.ErrNotRaft) {
+		t.Fatalf("a database of another program: %v", err)
+	}
+	for _, content := range []string{"", "hello", string(make([]byte, 8192))} {
+		os.WriteFile(path, []byte(content), 0o600)
+		if _, err := boltstore.Open(path, boltstore.Options{ReadOnly: true}); !errors.Is(err, logstore.ErrCorrupt) {
+			t.Fatalf("a file of %d bytes: %v", len(content), err)
+		}
+	}
+	if _, err := boltstore.Open(t.TempDir(), boltstore.Options{ReadOnly: true}); !errors.Is(err, boltstore.ErrNotRaft) {
+		t.Fatalf("a directory: %v", err)
+	}
+}
+
+// TestDamage cuts the file short, and overwrites bytes anywhere in it. Reading
+// it must end, without a panic and without a fault, and a file that is too
+// short must be refused.
+func TestDamage(t *testing.T) {
+	good, err := os.ReadFile(write(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "raft.db")
+	read := func() error {
+		s, err := boltstore.Open(path, boltstore.Options{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		_, keysErr := s.Keys()
+		return errors.Join(keysErr, s.Each(0, func(*raft.Log) bool { return true }))
+	}
+	os.WriteFile(path, good, 0o600)
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	for size := 0; size < len(good); size += 512 {
+		os.WriteFile(path, good[:size], 0o600)
+		if err := read(); err == nil && size < len(good)/2 {
+			t.Fatalf("a file cut to %d of %d bytes is read", size, len(good))
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		bad := bytes.Clone(good)
+		for range 1 + rng.IntN(8) {
+			at := rng.IntN(len(bad))
+			if rng.IntN(2) == 0 {
+				at = rng.IntN(len(bad)/4096) * 4096 // the header of a page
+				at += rng.IntN(32)
+			}
+			bad[at] ^= byte(1 + rng.IntN(255))
+		}
+		os.WriteFile(path, bad, 0o600)
+		_ = read() // an error, or entries that the damage did not reach
+	}
+}
