@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,10 @@ type Memory struct {
 	commit uint64 // as of the last StoreLogs
 }
 
-var _ Store = (*Memory)(nil)
+var (
+	_ Store  = (*Memory)(nil)
+	_ Source = (*Memory)(nil)
+)
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
@@ -199,6 +203,20 @@ func (m *Memory) Get(key []byte) ([]byte, error) {
 		return nil, ErrKeyNotFound
 	}
 	return append([]byte{}, val...), nil
+}
+
+// Keys implements KeyLister.
+func (m *Memory) Keys() ([][]byte, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return nil, ErrClosed
+	}
+	var keys [][]byte
+	for _, k := range slices.Sorted(maps.Keys(m.stable)) {
+		keys = append(keys, []byte(k))
+	}
+	return keys, nil
 }
 
 // GetUint64 implements raft.StableStore.
