@@ -18,6 +18,7 @@ import (
 //
 //   - the contiguity check of CheckAppend, and CheckDelete for ranges;
 //   - the bare errors for what is not there, whatever the store gives;
+//   - one set of keys for numbers and bytes, numbers in big endian;
 //   - CurrentTerm that never goes down;
 //   - a candidate that is emptied before LastVoteTerm is written, so that none of
 //     an old term is left beside a new one (in two writes, for want of one);
@@ -114,6 +115,14 @@ func (c *CheckedStore) GetLog(index uint64, log *raft.Log) error {
 		return err
 	}
 	defer done()
+	// Some stores hand out what they have not got around to deleting.
+	first, last, err := c.bounds()
+	if err != nil {
+		return err
+	}
+	if index == 0 || index < first || index > last {
+		return raft.ErrLogNotFound
+	}
 	var l raft.Log // some decoders leave in place what they do not find
 	switch err := c.raw.GetLog(index, &l); {
 	case errors.Is(err, raft.ErrLogNotFound):

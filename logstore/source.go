@@ -27,7 +27,8 @@ type KeyLister interface {
 }
 
 // Raw is what the stores of other projects offer: Raft's two interfaces and
-// Close. Checked makes a Store of it.
+// Close. Checked makes a Store of it. Set and Get take and give CurrentTerm and
+// LastVoteTerm as 8 bytes, big endian, however the store writes them.
 type Raw interface {
 	raft.LogStore
 	raft.StableStore

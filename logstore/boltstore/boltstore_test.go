@@ -95,6 +95,16 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t testing.TB) logstore.Store {
+		s, err := boltstore.Open(filepath.Join(t.TempDir(), "raft.db"), boltstore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return logstore.Checked(s)
+	}, storetest.Deviation{Check: "EmptyKey", Reason: "bbolt has no empty keys"})
+}
+
 func TestDeleteRange(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "raft.db"), boltstore.Options{NoSync: true})
 	var logs []*raft.Log

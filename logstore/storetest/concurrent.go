@@ -14,7 +14,7 @@ import (
 // testReadersBesideWriter has readers look at everything while entries are
 // appended and both ends are cut, as Raft's replication, snapshot and metrics
 // goroutines do.
-func testReadersBesideWriter(t *testing.T, s logstore.Store) {
+func testReadersBesideWriter(t testing.TB, s logstore.Store) {
 	const rounds, readers = 60, 3
 	var stop atomic.Bool
 	var wg sync.WaitGroup
@@ -57,7 +57,7 @@ func testReadersBesideWriter(t *testing.T, s logstore.Store) {
 }
 
 // readOnce reads one entry. It may be gone, but what is there is whole.
-func readOnce(t *testing.T, s logstore.Store, rng *rand.Rand) {
+func readOnce(t testing.TB, s logstore.Store, rng *rand.Rand) {
 	first, err := s.FirstIndex()
 	if err != nil {
 		t.Errorf("FirstIndex: %v", err)
@@ -85,7 +85,7 @@ func readOnce(t *testing.T, s logstore.Store, rng *rand.Rand) {
 
 // testRandom does the same random things to the store and to the reference,
 // and compares.
-func testRandom(t *testing.T, s logstore.Store) {
+func testRandom(t testing.TB, s logstore.Store) {
 	ref := logstore.NewMemory()
 	w := NewWorkload(7)
 	for range 150 {

@@ -70,16 +70,30 @@ func Samples() []*raft.Log {
 	return logs
 }
 
-func testRoundTrip(t *testing.T, s logstore.Store) {
+func testRoundTrip(t testing.TB, s logstore.Store) {
 	logs := Samples()
 	// Alone, in pairs, and the rest at once.
 	mustStore(t, s, logs[0])
 	mustStore(t, s, logs[1], logs[2])
 	mustStore(t, s, logs[3:]...)
-	checkSamples(t, s)
+	checkSamples(t, s, sameButForNil)
 }
 
-func checkSamples(t testing.TB, s logstore.Store) {
+func testNilAndEmpty(t testing.TB, s logstore.Store) {
+	mustStore(t, s, Samples()...)
+	checkSamples(t, s, Same)
+}
+
+// sameButForNil is Same, with nil and empty bytes taken for the same.
+func sameButForNil(a, b *raft.Log) bool {
+	x, y := *a, *b
+	for _, l := range []*raft.Log{&x, &y} {
+		l.Data, l.Extensions = append([]byte{}, l.Data...), append([]byte{}, l.Extensions...)
+	}
+	return Same(&x, &y)
+}
+
+func checkSamples(t testing.TB, s logstore.Store, same func(a, b *raft.Log) bool) {
 	t.Helper()
 	for _, want := range Samples() {
 		var got raft.Log
@@ -87,7 +101,7 @@ func checkSamples(t testing.TB, s logstore.Store) {
 			t.Errorf("GetLog(%d): %v", want.Index, err)
 			continue
 		}
-		if !Same(&got, want) {
+		if !same(&got, want) {
 			t.Errorf("entry %d came back as %.300q, want %.300q", want.Index, describe(&got), describe(want))
 		}
 	}
@@ -97,8 +111,8 @@ func describe(l *raft.Log) []any {
 	return []any{l.Index, l.Term, l.Type, l.Data, l.Data == nil, l.Extensions, l.Extensions == nil, l.AppendedAt}
 }
 
-func testStable(t *testing.T, s logstore.Store) {
-	keys := [][]byte{[]byte("key"), []byte("LastVoteCand"), {}, {0}, []byte("\xff\"\\\n"), bytes.Repeat([]byte("k"), 3000)}
+func testStable(t testing.TB, s logstore.Store) {
+	keys := [][]byte{[]byte("key"), []byte("LastVoteCand"), {0}, []byte("\xff\"\\\n"), bytes.Repeat([]byte("k"), 3000)}
 	values := [][]byte{[]byte("value"), {}, {0}, []byte("\xff\"\\\n"), bytes.Repeat([]byte{7}, 100_000)}
 	for _, key := range keys {
 		for _, val := range values {
@@ -124,9 +138,6 @@ func testStable(t *testing.T, s logstore.Store) {
 			t.Fatalf("GetUint64 = %d, %v; want %d", got, err, n)
 		}
 	}
-	if got, err := s.Get([]byte("number")); err != nil || !bytes.Equal(got, []byte{0, 0, 0, 0, 0, 0, 0, 5}) {
-		t.Fatalf("Get of a uint64 = %v, %v", got, err)
-	}
 	if err := s.Set([]byte("nil"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +146,34 @@ func testStable(t *testing.T, s logstore.Store) {
 	}
 }
 
-func testCurrentTerm(t *testing.T, s logstore.Store) {
+func testEmptyKey(t testing.TB, s logstore.Store) {
+	for _, key := range [][]byte{{}, nil} {
+		if err := s.Set(key, []byte("value")); err != nil {
+			t.Fatalf("Set of an empty key: %v", err)
+		}
+		if got, err := s.Get(key); string(got) != "value" || err != nil {
+			t.Fatalf("Get of an empty key = %q, %v", got, err)
+		}
+	}
+}
+
+// testOneSetOfKeys checks that a number is its bytes, both ways.
+func testOneSetOfKeys(t testing.TB, s logstore.Store) {
+	if err := s.SetUint64([]byte("number"), 5); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get([]byte("number")); err != nil || !bytes.Equal(got, []byte{0, 0, 0, 0, 0, 0, 0, 5}) {
+		t.Fatalf("Get of a uint64 = %v, %v", got, err)
+	}
+	if err := s.Set([]byte("bytes"), []byte{0, 0, 0, 0, 0, 0, 1, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.GetUint64([]byte("bytes")); got != 256 || err != nil {
+		t.Fatalf("GetUint64 of 8 bytes = %d, %v", got, err)
+	}
+}
+
+func testCurrentTerm(t testing.TB, s logstore.Store) {
 	key := []byte(logstore.KeyCurrentTerm)
 	for _, n := range []uint64{1, 1, 7, 7} {
 		if err := s.SetUint64(key, n); err != nil {
@@ -160,7 +198,7 @@ func testCurrentTerm(t *testing.T, s logstore.Store) {
 	}
 }
 
-func testVote(t *testing.T, s logstore.Store) {
+func testVote(t testing.TB, s logstore.Store) {
 	term, cand := []byte(logstore.KeyLastVoteTerm), []byte(logstore.KeyLastVoteCand)
 	vote := func(n uint64, who string) {
 		t.Helper()
@@ -185,7 +223,7 @@ func testVote(t *testing.T, s logstore.Store) {
 	vote(4, "1@10.0.0.1:7600")
 }
 
-func testCommitIndex(t *testing.T, s logstore.Store) {
+func testCommitIndex(t testing.TB, s logstore.Store) {
 	check := func(want uint64) {
 		t.Helper()
 		if got, err := s.GetCommitIndex(); got != want || err != nil {

@@ -175,7 +175,7 @@ func RunPersistent(t *testing.T, open OpenDir) {
 		s := open(t, dir)
 		mustStore(t, s, Samples()...)
 		s = reopen(t, s, open, dir)
-		checkSamples(t, s)
+		checkSamples(t, s, Same)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
