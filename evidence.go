@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/failover/raftshim"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/fsm/command"
 	"github.com/aiondb/aiondb-ha/gossip"
@@ -89,6 +90,12 @@ func (c cluster) Address(id protocol.NodeID) (addr string) {
 		}
 	})
 	return addr
+}
+
+// Rules returns what the operators have laid down.
+func (c cluster) Rules() (rules failover.Rules) {
+	c.n.fsm.Read(func(s *fsm.State) { rules = raftshim.Rules(s) })
+	return rules
 }
 
 // healthView is the health monitor, shared: gossip and heartbeats feed it, the

@@ -40,6 +40,11 @@ func (n *Node) Propose(ctx context.Context, c command.Command) (fsm.Result, erro
 	if kv, ok := c.(command.KvWrite); ok && bytes.HasPrefix(kv.Key, []byte(fsm.ReservedPrefix)) {
 		return fsm.Result{}, &fsm.RefusedError{Reason: fmt.Sprintf("keys under %q are reserved for the cluster itself: choose another prefix", fsm.ReservedPrefix)}
 	}
+	return n.propose(ctx, c)
+}
+
+// propose is Propose, for the package's own keys too.
+func (n *Node) propose(ctx context.Context, c command.Command) (fsm.Result, error) {
 	data, err := command.Encode(c)
 	if err != nil {
 		return fsm.Result{}, fmt.Errorf("encoding %s: %w", c.Name(), err)

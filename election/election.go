@@ -73,9 +73,13 @@ type Outcome struct {
 	// lost and cannot be won in this epoch.
 	Floor     protocol.Epoch
 	FloorNode protocol.NodeID
-	Granted   []protocol.NodeID // ascending, the candidate among them
-	Answered  int               // voters that gave their position, the candidate among them
-	Needed    int               // quorum
+	// PassedOver is the voter with the best position above the candidate's
+	// among those passed over; NoNode if there is none. When no quorum grants
+	// without it, nobody but it can win.
+	PassedOver protocol.NodeID
+	Granted    []protocol.NodeID // ascending, the candidate among them
+	Answered   int               // voters that gave their position, the candidate among them
+	Needed     int               // quorum
 }
 
 // standing is what is known of one voter. The order is that of caution: an
@@ -190,6 +194,7 @@ func (e *LeaderElection) evaluate(now time.Time) {
 	}
 	out := Outcome{Needed: Quorum(len(e.voters))}
 	pending, awaited := 0, false
+	var passedOver protocol.Position
 	for id, v := range e.voters {
 		switch v.standing {
 		case silent:
@@ -201,6 +206,10 @@ func (e *LeaderElection) evaluate(now time.Time) {
 		case better:
 			out.Answered++
 			if slices.Contains(e.cfg.PassedOver, id) {
+				order := v.position.Compare(passedOver)
+				if out.PassedOver == protocol.NoNode || cmp.Or(order, cmp.Compare(out.PassedOver, id)) > 0 {
+					out.PassedOver, passedOver = id, v.position
+				}
 				break
 			}
 			order := v.position.Compare(out.BestPosition)

@@ -407,6 +407,10 @@ func (c *cluster) History() (h protocol.History) {
 	return h
 }
 func (c *cluster) Address(id protocol.NodeID) string { return "db-" + id.String() }
+func (c *cluster) Rules() (rules failover.Rules) {
+	c.fsm.Read(func(s *fsm.State) { rules = raftshim.Rules(s) })
+	return rules
+}
 
 // oracle is a health view that is right at once.
 type oracle node

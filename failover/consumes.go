@@ -35,6 +35,8 @@ type Consensus interface {
 	// CommitFork commits a line of the timeline history, which the state
 	// machine refuses unless the entry's term is the fork's epoch.
 	CommitFork(ctx context.Context, f protocol.Fork) error
+	// CommitPermit commits an exception to the rules for one node.
+	CommitPermit(ctx context.Context, p Permit) error
 	// Transfer asks Raft to move leadership to a voter; NoNode lets Raft
 	// choose. nil means that this node leads no more.
 	Transfer(ctx context.Context, to protocol.NodeID) error
@@ -83,6 +85,8 @@ type Cluster interface {
 	History() protocol.History
 	// Address returns where a node's database listens, empty if unknown.
 	Address(id protocol.NodeID) string
+	// Rules returns what the operators have laid down.
+	Rules() Rules
 }
 
 // Health is the view of who is alive. It is evidence: it chooses for whom a
@@ -211,4 +215,5 @@ type DriverStatus struct {
 	Position       protocol.Position `json:"position"` // as last read
 	Blocked        string            `json:"blocked"`  // why there is no primary; empty when there is one
 	CoolDownUntil  time.Time         `json:"cool_down_until,omitzero"`
+	Aside          string            `json:"aside"` // why this node does not become primary by the rules; empty: it may
 }

@@ -48,6 +48,8 @@ type Driver struct {
 	position atomic.Pointer[protocol.Position]
 	led      atomic.Uint64 // the last epoch in which the guard was opened
 	stalled  bool          // the log store hangs, as last seen by run
+	leaving  atomic.Bool   // Resign has begun
+	yielding atomic.Bool   // a switchover for the sake of maintenance is under way
 	database *databaseWorker
 }
 
@@ -174,6 +176,7 @@ func (d *Driver) drain(due *time.Timer) {
 	if !cluster {
 		return
 	}
+	d.step(RulesChanged{Rules: d.cfg.Cluster.Rules()}, due)
 	if history := d.cfg.Cluster.History(); len(history) > 0 {
 		last := history[len(history)-1]
 		d.step(PrimaryKnown{Node: last.NodeID, Epoch: last.Epoch, Address: d.cfg.Cluster.Address(last.NodeID)}, due)
@@ -184,6 +187,7 @@ func (d *Driver) drain(due *time.Timer) {
 // as Raft takes it for the leader and health has no evidence against it.
 func (d *Driver) look(due *time.Timer) {
 	d.lookAtStore(due)
+	d.lookAtRules()
 	followed := d.machine.Followed()
 	if followed.Node == protocol.NoNode {
 		return
@@ -257,7 +261,7 @@ func (d *Driver) publish() {
 	primary := d.machine.Primary()
 	status := DriverStatus{State: d.machine.State(), Leading: d.machine.Leading(), Epoch: d.machine.Epoch(),
 		Primary: primary.Node, PrimaryAddress: primary.Address, Blocked: d.machine.Blocked(),
-		CoolDownUntil: d.machine.CoolDownUntil()}
+		CoolDownUntil: d.machine.CoolDownUntil(), Aside: d.machine.Aside()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if status != d.status {
@@ -344,19 +348,34 @@ func (d *Driver) reachable() []protocol.NodeID {
 	return d.cfg.Health.Reachable()
 }
 
-// successor chooses to whom leadership is offered when nobody is named:
-// the best replica, else any voter that is alive, else whom Raft chooses.
-func (d *Driver) successor() protocol.NodeID {
-	voters := d.cfg.Raft.Voters()
+// successor chooses to whom leadership is offered when nobody is named: the
+// best replica, else any voter that is alive, else whom Raft chooses. Those that
+// stand aside by the rules are none of them.
+func (d *Driver) successor() (protocol.NodeID, error) {
+	candidates := d.candidates()
+	if len(candidates) == 0 {
+		return protocol.NoNode, errors.New("there is no other voter that may be primary")
+	}
 	if d.cfg.Health != nil {
-		if best, ok := d.cfg.Health.BestReplica(); ok && best != d.cfg.Local && slices.Contains(voters, best) {
-			return best
+		if best, ok := d.cfg.Health.BestReplica(); ok && slices.Contains(candidates, best) {
+			return best, nil
 		}
 	}
 	for _, id := range d.reachable() {
-		if id != d.cfg.Local && slices.Contains(voters, id) {
-			return id
+		if slices.Contains(candidates, id) {
+			return id, nil
 		}
 	}
-	return protocol.NoNode
+	if len(candidates) == len(d.cfg.Raft.Voters())-1 {
+		return protocol.NoNode, nil // any will do
+	}
+	return candidates[0], nil
+}
+
+// candidates returns the other voters that do not stand aside by the rules.
+func (d *Driver) candidates() []protocol.NodeID {
+	never := d.cfg.Cluster.Rules().neverPrimary()
+	return slices.DeleteFunc(sorted(d.cfg.Raft.Voters()), func(id protocol.NodeID) bool {
+		return id == d.cfg.Local || slices.Contains(never, id)
+	})
 }

@@ -35,7 +35,7 @@ func (d *Driver) perform(action Action) {
 	case CommitNoop:
 		d.attempt(d.timing.RaftTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
 			epoch, err := d.cfg.Raft.CommitNoop(ctx)
-			return EpochBegun{Attempt: a.Attempt, Epoch: epoch}, err
+			return EpochBegun{Attempt: a.Attempt, Epoch: epoch, Rules: d.cfg.Cluster.Rules(), Last: d.earlier(epoch), Alive: d.reachable()}, err
 		})
 	case Prepare:
 		// Bounded like a ballot, not like a promotion: a node whose disk or
@@ -44,7 +44,7 @@ func (d *Driver) perform(action Action) {
 			position, err := d.promise(ctx, a.Epoch, d.cfg.Local)
 			in := Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
 				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local),
-				Age: d.age(a.Epoch), Earlier: d.earlier(a.Epoch), MaxBehind: d.cfg.MaxFailoverLag}
+				Age: d.age(a.Epoch), Earlier: d.earlier(a.Epoch).Node, MaxBehind: d.cfg.MaxFailoverLag}
 			in.Behind, in.Successor = d.behind(position)
 			return in, err
 		})
@@ -60,7 +60,10 @@ func (d *Driver) perform(action Action) {
 		d.attempt(d.timing.StepDownTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
 			to := a.To
 			if to == protocol.NoNode {
-				to = d.successor()
+				var err error
+				if to, err = d.successor(); err != nil {
+					return nil, err
+				}
 			}
 			return LeadershipOffered{Attempt: a.Attempt}, d.cfg.Raft.Transfer(ctx, to)
 		})
@@ -136,14 +139,14 @@ func failure(number uint64, err error) Failed {
 
 // earlier returns who became primary last before epoch, NoNode if nobody did.
 // The entry whose term epoch is has been committed, so the history is complete.
-func (d *Driver) earlier(epoch protocol.Epoch) protocol.NodeID {
+func (d *Driver) earlier(epoch protocol.Epoch) PrimaryKnown {
 	history := d.cfg.Cluster.History()
 	for i := len(history) - 1; i >= 0; i-- {
 		if history[i].Epoch < epoch {
-			return history[i].NodeID
+			return PrimaryKnown{Node: history[i].NodeID, Epoch: history[i].Epoch}
 		}
 	}
-	return protocol.NoNode
+	return PrimaryKnown{}
 }
 
 // behind returns by how many LSNs own is behind the last known position of a

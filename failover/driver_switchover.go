@@ -61,7 +61,12 @@ func (d *Driver) target(ctx context.Context, to protocol.NodeID) (protocol.NodeI
 		if !slices.Contains(voters, to) {
 			return 0, fmt.Errorf("node %d is not a voter of this cluster", to)
 		}
+		if slices.Contains(d.cfg.Cluster.Rules().neverPrimary(), to) {
+			return 0, fmt.Errorf("node %d does not become primary: it is a witness, or in maintenance", to)
+		}
 		voters = []protocol.NodeID{to}
+	} else if voters = d.candidates(); len(voters) == 0 {
+		return 0, errors.New("nobody to hand over to: no other voter may be primary")
 	}
 	var mu sync.Mutex
 	var best protocol.Position
@@ -108,6 +113,11 @@ func (d *Driver) positionOf(ctx context.Context, id protocol.NodeID) (protocol.P
 }
 
 func (d *Driver) handOver(ctx context.Context, epoch protocol.Epoch, to protocol.NodeID) error {
+	if d.cfg.Cluster.Rules().Paused { // asked for by a person: that is what the pause leaves to people
+		if err := d.cfg.Raft.CommitPermit(ctx, Permit{Node: to, After: epoch}); err != nil {
+			return fmt.Errorf("permit the switchover while failover is paused: %w", err)
+		}
+	}
 	if err := d.drainTo(ctx, epoch, to); err != nil {
 		return err
 	}
@@ -188,25 +198,81 @@ func (d *Driver) awaitSuccessor(ctx context.Context, epoch protocol.Epoch, to pr
 // a switchover if ctx leaves time for one, leadership goes to another voter,
 // and this node takes neither again. It does what it can within ctx and never
 // fails: what is left undone, the others find out by themselves.
+//
+// Nobody is waited for that cannot take over: when the whole cluster is shut
+// down, the last ones have nobody. While failover is paused the primacy is kept
+// for this node's return.
 func (d *Driver) Resign(ctx context.Context) {
-	if d.Status().Role == protocol.RolePrimary {
+	d.leaving.Store(true)
+	switch {
+	case d.Status().Role != protocol.RolePrimary:
+	case d.cfg.Cluster.Rules().Paused:
+		d.log.Info("failover is paused: the primacy is not handed over")
+	default:
 		if err := d.Switchover(ctx, protocol.NoNode); err != nil && !errors.Is(err, ErrNotPrimary) {
 			d.log.Warn("hand over before shutting down", "error", err)
 		}
 	}
 	d.cfg.Guard.CloseBelow(lastEpoch, errors.New("this node is shutting down"))
 	d.post(Retire{})
+	ask := time.NewTicker(resignPoll)
+	defer ask.Stop()
 	for {
 		status, changed := d.watch()
-		if !status.Leading || len(d.cfg.Raft.Voters()) < 2 {
+		if !status.Leading || !d.anybodyStays(ctx) {
 			return
 		}
 		select {
 		case <-changed:
+		case <-ask.C:
 		case <-ctx.Done():
 			return
 		case <-d.ctx.Done():
 			return
 		}
 	}
+}
+
+// resignPoll is how often a node that is shutting down looks whether anybody is
+// left to lead.
+const resignPoll = 100 * time.Millisecond
+
+// anybodyStays reports whether another voter answers that is not shutting down.
+func (d *Driver) anybodyStays(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, d.timing.BallotTimeout)
+	defer cancel()
+	others := slices.DeleteFunc(slices.Clone(d.cfg.Raft.Voters()), func(id protocol.NodeID) bool { return id == d.cfg.Local })
+	answers := make(chan error, len(others))
+	for _, id := range others {
+		d.calls.Go(func() {
+			_, err := d.positionOf(ctx, id)
+			answers <- err
+		})
+	}
+	for range others {
+		if <-answers == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAtRules hands the primacy over when this node is to be maintained. Until
+// somebody takes it, the node stays primary: a healthy database is not demoted
+// for nothing.
+func (d *Driver) lookAtRules() {
+	if !d.machine.Maintained() || d.Status().Role != protocol.RolePrimary ||
+		d.leaving.Load() || !d.yielding.CompareAndSwap(false, true) {
+		return
+	}
+	d.calls.Go(func() {
+		defer d.yielding.Store(false)
+		if err := d.Switchover(d.ctx, protocol.NoNode); err == nil || errors.Is(err, ErrNotPrimary) {
+			return
+		}
+		select { // not at once again
+		case <-time.After(d.timing.BackoffMax):
+		case <-d.ctx.Done():
+		}
+	})
 }

@@ -33,6 +33,7 @@ type bench struct {
 	demote   func(ctx context.Context) error
 	call     func(ctx context.Context, to protocol.NodeID, m protocol.Message) (protocol.Message, error)
 	history  protocol.History
+	rules    Rules
 }
 
 type fakeRaft struct {
@@ -142,10 +143,22 @@ func (b *bench) History() protocol.History {
 	return slices.Clone(b.history)
 }
 func (b *bench) Address(id protocol.NodeID) string { return "db-" + id.String() }
+func (b *bench) Rules() Rules {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rules
+}
 
 func (r *fakeRaft) Leadership() <-chan Leadership { return r.changes }
 func (r *fakeRaft) CommitNoop(context.Context) (protocol.Epoch, error) {
 	return r.epoch, nil
+}
+func (r *fakeRaft) CommitPermit(_ context.Context, p Permit) error {
+	r.b.note("permit %+v", p)
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.b.rules.Permit = p
+	return nil
 }
 func (r *fakeRaft) CommitFork(_ context.Context, f protocol.Fork) error {
 	r.b.note("fork %+v", f)

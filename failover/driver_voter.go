@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -21,6 +22,9 @@ func (d *Driver) HandleMessage(ctx context.Context, from protocol.NodeID, m prot
 	case protocol.BallotRequest:
 		return d.vote(ctx, from, m)
 	case protocol.Heartbeat:
+		if d.leaving.Load() {
+			return nil, errors.New("this node is shutting down")
+		}
 		ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 		defer cancel()
 		position, err := d.readOwnPosition(ctx)

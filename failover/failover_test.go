@@ -3,6 +3,7 @@ package failover_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,7 +149,8 @@ func TestPromotionThatFails(t *testing.T) {
 	})
 }
 
-// A lone survivor whose database refuses goes on trying after its cool-down.
+// A lone survivor whose database refuses goes on trying, and does not sit out
+// its cool-down: there is nobody who could be preferred to it (I6).
 func TestPromotionThatFailsWithNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := newNetwork(t, 1)
@@ -157,13 +159,57 @@ func TestPromotionThatFailsWithNobodyElse(t *testing.T) {
 		nd.db.promoteErr = errors.New("not yet")
 		net.start(1)
 		time.Sleep(2 * time.Second)
-		if status := nd.driver.Status(); status.Blocked == "" || status.CoolDownUntil.IsZero() {
+		if status := nd.driver.Status(); !strings.Contains(status.Blocked, "not yet") {
 			t.Errorf("status does not say what blocks: %+v", status)
 		}
 		nd.db.mu.Lock()
 		nd.db.promoteErr = nil
 		nd.db.mu.Unlock()
+		began := time.Now()
 		net.settled(net.primary(0, 10*time.Second))
+		if took := time.Since(began); took >= testTiming.CoolDown {
+			t.Errorf("primary %v after the database was well again", took)
+		}
+	})
+}
+
+// The better of two survivors is passed over, because it had been offered
+// leadership and its promotion failed. Without it there is no quorum, so it is
+// asked again rather than after its cool-down (I6).
+func TestPromotionThatFailsOnTheOneThatIsNeeded(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, net *network, first *node) {
+		epoch := first.epoch()
+		others := net.others(first.id)
+		behind, ahead := net.nodes[others[0]], net.nodes[others[1]]
+		net.isolate(behind.id, true) // only one of the two gets the last writes
+		if net.write(first, 3) != 3 {
+			t.Fatal("no quorum for the last writes")
+		}
+		ahead.db.mu.Lock()
+		ahead.db.promoteErr = errors.New("recovery ran into a bad page")
+		ahead.db.mu.Unlock()
+		net.crash(first.id)
+		net.isolate(behind.id, false)
+		net.await("a failed promotion", func() bool {
+			for _, r := range ahead.driver.Journal(0) {
+				if r.Event == "PromotionFailed" {
+					return true
+				}
+			}
+			return false
+		})
+		ahead.db.mu.Lock()
+		ahead.db.promoteErr = nil
+		ahead.db.mu.Unlock()
+		began := time.Now()
+		second := net.primary(epoch, 10*time.Second)
+		if took := time.Since(began); took >= testTiming.CoolDown*2/3 {
+			t.Errorf("primary %v after the failure", took)
+		}
+		if second != ahead {
+			t.Errorf("node %d is primary, which lacks acknowledged writes", second.id)
+		}
+		net.await("a write", func() bool { return net.write(second, 1) == 1 })
 	})
 }
 

@@ -26,6 +26,11 @@ type (
 	EpochBegun struct {
 		Attempt uint64
 		Epoch   protocol.Epoch
+		// Rules and Last, the newest line of the timeline history before Epoch,
+		// were read after that commit, so they are not behind anybody's.
+		Rules Rules
+		Last  PrimaryKnown
+		Alive []protocol.NodeID // those that health holds alive
 	}
 	// Prepared answers Prepare: the own promise is durable, the database
 	// fenced, and what follows was read after that.
@@ -103,6 +108,9 @@ type (
 		Epoch protocol.Epoch
 		To    protocol.NodeID
 	}
+	// RulesChanged says what the operators have laid down, as far as this node
+	// has heard.
+	RulesChanged struct{ Rules Rules }
 	// StoreHangs says that the log store has been in one write for too long:
 	// this node commits nothing, and says nothing to the others any more.
 	StoreHangs struct{ Reason string }
@@ -131,6 +139,7 @@ func (EpochSeen) input()         {}
 func (PrimaryKnown) input()      {}
 func (PrimaryHealth) input()     {}
 func (HandOver) input()          {}
+func (RulesChanged) input()      {}
 func (StoreHangs) input()        {}
 func (Retire) input()            {}
 func (Received) input()          {}

@@ -55,7 +55,13 @@ type Orchestrator struct {
 	spent    protocol.Epoch // highest epoch in which the guard is closed for good
 	cooling  time.Time      // not eligible before
 	retired  bool
+	returns  int                           // of leadership within the cool-down
+	setbacks int                           // promotions that failed since there was a primary
+	setback  string                        // why, the last time
 	deferred map[protocol.NodeID]time.Time // to whom leadership was offered, when
+	begged   int                           // offers to one of them all the same, since there was a primary
+	rules    Rules                         // as last told
+	aside    int                           // how often this node has stood aside for them, since there was a primary
 
 	// Whom the database follows.
 	followed PrimaryKnown
@@ -67,6 +73,7 @@ type Orchestrator struct {
 	attempt  uint64 // of the last action
 	await    uint64 // attempt waited for; 0: none
 	epoch    protocol.Epoch
+	last     PrimaryKnown // who was primary before epoch, by the history; NoNode: nobody
 	prepared Prepared
 	round    uint64
 	ballot   *election.LeaderElection
@@ -74,6 +81,7 @@ type Orchestrator struct {
 	helped   fencing.Outwait   // what voters told of their help to earlier leaders
 	yielded  bool              // the earlier primary has promised itself to the epoch: it holds no lease
 	exposed  bool              // Promote has been asked for and not taken back by Demote
+	held     bool              // exposed, and not taken back because failover is paused
 	failures int               // of the step under way, in a row
 	rounds   int               // ballots without quorum, in a row
 	until    time.Time
@@ -116,6 +124,8 @@ func (o *Orchestrator) Step(now time.Time, in Input) Output {
 			o.withdraw("handing over")
 			o.offer(in.To, "handing over")
 		}
+	case RulesChanged:
+		o.rulesChanged(in.Rules)
 	case StoreHangs:
 		o.storeHangs(in.Reason)
 	case Retire:
@@ -168,7 +178,7 @@ func (o *Orchestrator) answered(in Input) {
 	o.failures = 0
 	switch in := in.(type) {
 	case EpochBegun:
-		o.epochBegun(in.Epoch)
+		o.epochBegun(in)
 	case Prepared:
 		o.openBallot(in)
 	case ForkCommitted:
@@ -198,15 +208,20 @@ func (o *Orchestrator) gainLeadership(term uint64) {
 		o.emit(PrimaryLost{Node: o.followed.Node, Epoch: o.followed.Epoch}, "Raft elected this node in its place")
 	}
 	o.emit(LeadershipGained{Term: term}, fmt.Sprintf("Raft elected this node in term %d", term))
-	switch {
-	case o.retired:
+	if o.retired {
 		o.offer(protocol.NoNode, "this node is shutting down")
-	case o.now.Before(o.cooling):
-		o.emit(NoEligiblePrimary{}, "this node is in cool-down until "+o.cooling.Format(time.TimeOnly))
-		o.offer(protocol.NoNode, "in cool-down until "+o.cooling.Format(time.TimeOnly))
-	default:
-		o.commitNoop()
+		return
 	}
+	if why := o.inCoolDown(); why != "" {
+		o.emit(NoEligiblePrimary{}, "this node is "+why)
+		o.offer(protocol.NoNode, why)
+		return
+	}
+	if o.setbacks > 0 {
+		o.rest(o.backoff(o.setbacks), "trying again in a moment after: "+o.setback, o.commitNoop)
+		return
+	}
+	o.commitNoop()
 }
 
 func (o *Orchestrator) loseLeadership() {
@@ -221,7 +236,7 @@ func (o *Orchestrator) loseLeadership() {
 		o.began, o.lastStep = o.now, o.now
 		o.emit(PrimaryLost{Node: o.local, Epoch: epoch}, "this node leads no more")
 	}
-	if o.exposed || o.followed.Node != protocol.NoNode && o.followed.Epoch < o.floor {
+	if !o.hold() && (o.exposed || o.followed.Node != protocol.NoNode && o.followed.Epoch < o.floor) {
 		o.demote(PrimaryKnown{Epoch: max(o.floor, epoch)}) // its own promise has cut it off from whom it followed
 	}
 	o.epoch = 0
@@ -262,7 +277,7 @@ func (o *Orchestrator) epochSeen(in EpochSeen) {
 	// has a line in the history there is nobody to follow.
 	if o.followed.Epoch < in.Epoch {
 		o.why = fmt.Sprintf("node %d holds the ballot of epoch %d", in.Node, in.Epoch)
-		if o.followed.Node != protocol.NoNode {
+		if o.followed.Node != protocol.NoNode || o.held {
 			o.demote(PrimaryKnown{Epoch: in.Epoch})
 		}
 	}
@@ -287,6 +302,9 @@ func (o *Orchestrator) overtaken(current protocol.Epoch) {
 }
 
 func (o *Orchestrator) primaryKnown(in PrimaryKnown) {
+	if in.Epoch > o.last.Epoch {
+		o.last = PrimaryKnown{Node: in.Node, Epoch: in.Epoch}
+	}
 	if in.Epoch == 0 || in.Epoch < o.floor || in.Epoch < o.followed.Epoch {
 		return // cut off: a follower never goes below its floor
 	}
@@ -308,7 +326,7 @@ func (o *Orchestrator) primaryKnown(in PrimaryKnown) {
 	o.floor = max(o.floor, in.Epoch)
 	if in.Node != o.followed.Node || in.Epoch != o.followed.Epoch {
 		o.emit(NewPrimaryDetected(in), "")
-		clear(o.deferred)
+		o.thereIsAPrimary()
 		o.heard, o.lost = false, false
 		if o.phase == following {
 			o.began = time.Time{}
@@ -359,7 +377,7 @@ func (o *Orchestrator) retire() {
 // storeHangs gives up a leadership whose entries cannot be stored. Raft itself
 // would keep it: its heartbeats need no disk.
 func (o *Orchestrator) storeHangs(reason string) {
-	o.cooling = o.now.Add(o.timing.CoolDown)
+	o.cool(reason)
 	if o.phase == following || o.phase == offering || o.epoch != 0 && o.epoch <= o.spent {
 		return
 	}

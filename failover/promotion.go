@@ -25,12 +25,18 @@ func (o *Orchestrator) commitNoop() {
 	o.act(CommitNoop{Attempt: o.begin()})
 }
 
-func (o *Orchestrator) epochBegun(epoch protocol.Epoch) {
-	o.epoch = epoch
-	o.step("EpochBegun", o.local, "a quorum has committed the leader's first entry")
+func (o *Orchestrator) epochBegun(in EpochBegun) {
+	epoch, again := in.Epoch, o.epoch == in.Epoch
+	if o.epoch, o.last = epoch, in.Last; !again {
+		o.step("EpochBegun", o.local, "a quorum has committed the leader's first entry")
+	}
+	o.rulesChanged(in.Rules)
+	why, to := o.standsAside()
 	switch {
 	case epoch < o.floor:
 		o.overtaken(o.floor)
+	case why != "":
+		o.standAside(why, to, in.Alive)
 	case epoch <= o.spent:
 		// Leadership was lost and regained faster than it was told, and the
 		// first telling closed the guard in the term of the second.
@@ -42,6 +48,9 @@ func (o *Orchestrator) epochBegun(epoch protocol.Epoch) {
 
 func (o *Orchestrator) prepare() {
 	o.phase, o.why = preparing, "promising this node to its own epoch"
+	if o.held {
+		o.demote(PrimaryKnown{Epoch: o.epoch})
+	}
 	o.act(Prepare{Attempt: o.begin(), Epoch: o.epoch})
 }
 
@@ -52,10 +61,13 @@ func (o *Orchestrator) openBallot(in Prepared) {
 	if in.Earlier == o.local {
 		o.yielded = true // its own guard is closed, or this epoch would not have come this far
 	}
-	passedOver := o.passedOver()
+	passedOver := sorted(append(o.passedOver(), o.rules.neverPrimary()...))
 	if in.MaxBehind > 0 && in.Behind > in.MaxBehind {
-		o.tooFarBehind(in, slices.Contains(passedOver, in.Successor))
-		return
+		if !o.rules.Permit.Permits(o.local, o.last.Epoch) {
+			o.tooFarBehind(in, passedOver)
+			return
+		}
+		o.step("LagPermitted", o.local, fmt.Sprintf("%d LSNs behind the last known primary, more than %d, and permitted by an operator", in.Behind, in.MaxBehind))
 	}
 	o.round++
 	o.ballot = election.New(election.Config{Local: o.local, Voters: in.Voters, Epoch: o.epoch, Position: in.Position,
@@ -90,9 +102,12 @@ func (o *Orchestrator) passedOver() []protocol.NodeID {
 
 // tooFarBehind hands leadership to a node that has lost less, if one is known.
 // If none is, there is no primary: whoever set the limit would rather have that.
-func (o *Orchestrator) tooFarBehind(in Prepared, inVain bool) {
+func (o *Orchestrator) tooFarBehind(in Prepared, passedOver []protocol.NodeID) {
 	why := fmt.Sprintf("%d LSNs behind the last known primary, at most %d are allowed", in.Behind, in.MaxBehind)
-	if in.Successor != protocol.NoNode && !inVain {
+	if permitted := o.rules.Permit.Node; permitted != o.local && o.rules.Permit.Permits(permitted, o.last.Epoch) {
+		in.Successor = permitted
+	}
+	if in.Successor != protocol.NoNode && !slices.Contains(passedOver, in.Successor) {
 		o.deferred[in.Successor] = o.now
 		o.step("TooFarBehind", in.Successor, why)
 		o.offer(in.Successor, why)
@@ -101,7 +116,7 @@ func (o *Orchestrator) tooFarBehind(in Prepared, inVain bool) {
 	if o.rounds++; o.rounds == 1 {
 		o.emit(NoEligiblePrimary{Epoch: o.epoch}, why+", and no other node is known that is not")
 	}
-	o.rest(o.backoff(o.rounds), "no node is eligible: this one is "+why, o.prepare)
+	o.rest(o.backoff(o.rounds), "no node is eligible: this one is "+why+"; permit a failover to a node to accept the loss", o.commitNoop)
 }
 
 func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
@@ -201,6 +216,15 @@ func (o *Orchestrator) judge() {
 		o.rounds++
 		o.emit(ElectionFailed{Epoch: o.epoch, Result: result.Result.String()},
 			fmt.Sprintf("granted by %v, %d needed", result.Granted, result.Needed))
+		if ahead := result.PassedOver; ahead != protocol.NoNode {
+			if slices.Contains(o.rules.neverPrimary(), ahead) {
+				o.emit(NoEligiblePrimary{Epoch: o.epoch}, fmt.Sprintf("node %d has a better position and is in maintenance", ahead))
+				o.rest(o.backoff(o.rounds), fmt.Sprintf("node %d is needed, has a better position, and is in maintenance: resume it", ahead), o.commitNoop)
+				return
+			}
+			o.beg(ahead, fmt.Sprintf("no quorum without node %d, which has a better position", ahead))
+			return
+		}
 		o.rest(o.backoff(o.rounds), fmt.Sprintf("no quorum of ballots: granted by %v, %d needed; asking again",
 			result.Granted, result.Needed), o.prepare)
 	}
@@ -215,7 +239,8 @@ func (o *Orchestrator) commitFork() {
 func (o *Orchestrator) promoted() {
 	o.phase, o.why = primary, ""
 	o.followed, o.lost, o.heard = PrimaryKnown{}, false, false
-	clear(o.deferred)
+	o.thereIsAPrimary()
+	o.cooling = time.Time{}
 	o.emit(PromotionComplete{Epoch: o.epoch}, "")
 	o.began = time.Time{}
 	var messages []protocol.DirectedMessage
@@ -272,7 +297,8 @@ func (o *Orchestrator) retry(wait time.Duration, why string, next func()) {
 // giveBack ends a promotion that did not succeed: guard closed, database
 // demoted, leadership to somebody else, and none of that again for a while.
 func (o *Orchestrator) giveBack(reason string) {
-	o.cooling = o.now.Add(o.timing.CoolDown)
+	o.cool(reason)
+	o.setbacks = min(o.setbacks+1, maxBegged)
 	if o.epoch != 0 {
 		o.withdraw("the promotion failed: " + reason)
 		o.emit(PromotionFailed{Epoch: o.epoch}, reason)
@@ -293,32 +319,39 @@ func (o *Orchestrator) offer(to protocol.NodeID, why string) {
 }
 
 // offerFailed goes on when nobody took over. A node that may be primary makes
-// itself a new term at once; one that may not asks the others again until its
-// cool-down is over.
+// itself a new term at once, one in cool-down after a second try: there is
+// nobody else (I6). One that stands aside looks at the rules again; one that shuts
+// down asks the others again.
 func (o *Orchestrator) offerFailed(reason string) {
 	o.failures++
-	if o.retired || o.now.Before(o.cooling) {
-		wait := o.backoff(o.failures)
-		if rest := o.cooling.Sub(o.now); !o.retired && rest < wait {
-			wait = rest
-		}
+	aside, _ := o.standsAside()
+	cooling := o.now.Before(o.cooling)
+	switch {
+	case o.retired || aside != "" || cooling && o.failures <= returnsEndured:
 		if o.failures == 1 {
 			o.emit(NoEligiblePrimary{Epoch: o.epoch}, "nobody to hand over to: "+reason)
 		}
-		o.rest(wait, o.why, func() {
-			if o.retired || o.now.Before(o.cooling) {
+		o.rest(o.backoff(o.failures), o.why, func() {
+			if o.retired || cooling {
 				o.offer(protocol.NoNode, o.why)
 			} else {
-				o.newTerm()
+				o.commitNoop()
 			}
 		})
-		return
-	}
-	if o.failures > 1 {
+	case cooling:
+		o.endCoolDown("nobody took over: " + reason)
+		o.rest(o.backoff(max(o.setbacks, 1)), fmt.Sprintf("nobody took over (%s); trying again after: %s", reason, o.setback), o.newTerm)
+	case o.failures > 1:
 		o.rest(o.backoff(o.failures), "nobody took over: "+reason, o.newTerm)
-		return
+	default:
+		o.newTerm()
 	}
-	o.newTerm()
+}
+
+// thereIsAPrimary forgets what the way to it has taught.
+func (o *Orchestrator) thereIsAPrimary() {
+	clear(o.deferred)
+	o.begged, o.setbacks, o.aside = 0, 0, 0
 }
 
 // newTerm lets this node stand again, in a term above this spent one.
@@ -357,7 +390,7 @@ func (o *Orchestrator) closeGuard(below protocol.Epoch, cause string) {
 }
 
 func (o *Orchestrator) demote(to PrimaryKnown) {
-	o.followed, o.exposed = to, false
+	o.followed, o.exposed, o.held = to, false, false
 	o.act(Demote{Epoch: to.Epoch, Primary: to.Node, Address: to.Address})
 }
 

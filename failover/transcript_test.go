@@ -130,7 +130,16 @@ func (p *player) input(a arguments) Input {
 	case "leadership-lost":
 		return LeadershipChanged{}
 	case "epoch-begun":
-		return EpochBegun{Attempt: attempt, Epoch: a.epoch("epoch")}
+		in := EpochBegun{Attempt: attempt, Epoch: a.epoch("epoch"), Rules: a.rules()}
+		if a.has("last") {
+			in.Last.Node, in.Last.Epoch = a.pair("last")
+		}
+		if a.has("alive") {
+			in.Alive = a.nodes("alive")
+		}
+		return in
+	case "rules":
+		return RulesChanged{Rules: a.rules()}
 	case "prepared":
 		in := Prepared{Attempt: attempt, Position: a.position("position"), Voters: a.nodes("voters"), Alive: a.nodes("alive"),
 			Address: "db-" + p.m.local.String()}
@@ -301,6 +310,26 @@ func (a arguments) nodes(name string) (out []protocol.NodeID) {
 		out = append(out, protocol.NodeID(a.parse(s)))
 	}
 	return out
+}
+
+// pair reads node/epoch.
+func (a arguments) pair(name string) (protocol.NodeID, protocol.Epoch) {
+	node, epoch, _ := strings.Cut(a.text(name), "/")
+	return protocol.NodeID(a.parse(node)), protocol.Epoch(a.parse(epoch))
+}
+
+func (a arguments) rules() (r Rules) {
+	r.Paused = a.has("paused")
+	if a.has("maintenance") {
+		r.Maintenance = a.nodes("maintenance")
+	}
+	if a.has("witnesses") {
+		r.Witnesses = a.nodes("witnesses")
+	}
+	if a.has("permit") {
+		r.Permit.Node, r.Permit.After = a.pair("permit")
+	}
+	return r
 }
 
 func (a arguments) position(name string) protocol.Position {

@@ -161,18 +161,39 @@ func (c *Consensus) CommitFork(ctx context.Context, f protocol.Fork) error {
 	if err != nil {
 		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
 	}
+	if err := c.commit(ctx, write); err != nil {
+		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+	}
+	c.spread(ctx)
+	return nil
+}
+
+// CommitPermit commits an exception to the rules for one node.
+func (c *Consensus) CommitPermit(ctx context.Context, p failover.Permit) error {
+	write, err := fsm.PermitCommand(fsm.Permit{NodeID: p.Node, After: p.After,
+		Mark: fsm.Mark{At: time.Now().UTC(), Reason: "a planned switchover"}})
+	if err == nil {
+		err = c.commit(ctx, write)
+	}
+	if err != nil {
+		return fmt.Errorf("commit the permit for node %d: %w", p.Node, err)
+	}
+	return nil
+}
+
+// commit commits a write and returns what the state machine has against it.
+func (c *Consensus) commit(ctx context.Context, write command.KvWrite) error {
 	data, err := command.Encode(write)
 	if err != nil {
-		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+		return err
 	}
 	response, _, err := c.Propose(ctx, data)
 	if err != nil {
-		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, err)
+		return err
 	}
-	if result, is := response.(fsm.Result); is && result.Err() != nil {
-		return fmt.Errorf("commit the fork of epoch %d: %w", f.Epoch, result.Err())
+	if result, is := response.(fsm.Result); is {
+		return result.Err()
 	}
-	c.spread(ctx)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -126,6 +127,66 @@ func TestSettles(t *testing.T) {
 			t.Logf("%d states settled", tried)
 		})
 	}
+}
+
+// grudges are configurations in which nodes fail, and are passed over for longer
+// than the test lasts: only that they are needed can bring them back.
+var grudges = []Config{
+	{Name: "grudge", Warm: true, Grudge: true, Bounds: Bounds{Terms: 6, Writes: 3, Crashes: 1, Faults: 4}},
+	{Name: "grudge, fine", Warm: true, Grudge: true, Fine: true, Grace: true, Bounds: Bounds{Terms: 6, Writes: 3, Crashes: 1, Faults: 4, Switchovers: 1}},
+}
+
+// TestSettlesWithTwo checks the same when one of the three has died for good:
+// the two that are left are a quorum, whatever has failed before (I6).
+func TestSettlesWithTwo(t *testing.T) {
+	walks := 150
+	if *deep > 0 {
+		walks = 20_000
+	}
+	for _, c := range append(slices.Clip(grudges), configs...) {
+		t.Run(c.Name, func(t *testing.T) {
+			tried, v := settlesWithTwo(t, c, walks)
+			if v != "" {
+				t.Error(v)
+			}
+			t.Logf("%d states settled", tried)
+		})
+	}
+	t.Run("mutant", func(t *testing.T) {
+		c := grudges[0]
+		c.Broken.BegsInVain = true
+		if tried, v := settlesWithTwo(t, c, 10*walks); v == "" {
+			t.Errorf("the mutant survives %d states", tried)
+		} else {
+			t.Log(v)
+		}
+	})
+}
+
+func settlesWithTwo(t *testing.T, c Config, walks int) (tried int, broken string) {
+	w := newWorld(c)
+	start := w.mustBegin(t)
+	for seed := range walks {
+		rng := rand.New(rand.NewPCG(uint64(seed), 2))
+		s := start
+		var path []step
+		for len(path) < 20+rng.IntN(100) {
+			steps := w.enabled(s, nil)
+			if len(steps) == 0 {
+				break
+			}
+			st := steps[rng.IntN(len(steps))]
+			path = append(path, st)
+			s, _ = w.take(s, st)
+		}
+		dead := rng.IntN(nodes)
+		tried++
+		if _, v := w.fair(w.without(s, dead)); v != nil {
+			return tried, fmt.Sprintf("seed %d, node %d dead: %v; after\n%v", seed, dead+1, v,
+				Report{Trace: w.tell(start, path), Broken: v.what, Invariant: v.invariant})
+		}
+	}
+	return tried, ""
 }
 
 // TestFloorRule holds the model's rule of promises against fencing.Floor.

@@ -79,6 +79,10 @@ type machine struct {
 	blocked      string
 }
 
+// begging reports whether the machine offers leadership to a node that it would
+// rather pass over.
+func (m *machine) begging() bool { return strings.HasPrefix(m.blocked, "no quorum without") }
+
 // transition is what the real Orchestrator did about one input.
 type transition struct {
 	to      *machine
@@ -227,7 +231,7 @@ func fingerprint(o *failover.Orchestrator, now time.Time) string {
 	for i := range v.NumField() {
 		f, name := v.Field(i), v.Type().Field(i).Name
 		switch name {
-		case "now", "out", "timing", "attempt", "round", "why", "began", "lastStep", "rounds", "local":
+		case "now", "out", "timing", "attempt", "round", "why", "setback", "began", "lastStep", "rounds", "local":
 			continue
 		case "await":
 			fmt.Fprintf(&b, "await=%t ", f.Uint() != 0)

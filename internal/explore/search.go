@@ -252,7 +252,15 @@ func (w *world) shrink(start *state, script []string, invariant string) []string
 	return script
 }
 
-// fair goes on from s without faults, with every node up, everything that was
+// without returns s after a node has died for good.
+func (w *world) without(s *state, i int) *state {
+	r := &run{world: w, state: s.clone()}
+	r.crash(i)
+	r.settle()
+	return r.state
+}
+
+// fair goes on from s without further faults, everything that was
 // sent arriving and every call answered, until there is a primary that speaks
 // and is followed by all, and returns it. Raft elects a leader whenever there
 // is none, one after the other of those that can be.
@@ -282,6 +290,12 @@ func (w *world) fair(s *state) (*state, *violation) {
 // settled reports whether there is a primary, everybody follows it, and has
 // its log.
 func (w *world) settled(s *state) bool {
+	others := -1
+	for i := range s.nodes {
+		if s.nodes[i].up {
+			others++
+		}
+	}
 	for i := range s.nodes {
 		n := &s.nodes[i]
 		if !n.up || n.mach.state != failover.Promoted || n.primary != n.mach.epoch || n.guard.open != n.primary || !n.guard.speaks(w.now(s, i)) {
@@ -293,7 +307,7 @@ func (w *world) settled(s *state) bool {
 				followers++
 			}
 		}
-		return followers == nodes-1
+		return followers == others
 	}
 	return false
 }
@@ -308,7 +322,7 @@ func (w *world) fairStep(s *state, turn *int) (step, bool) {
 		}
 	}
 	steps := w.enabled(s, nil)
-	order := []stepKind{stepReject, stepHear, stepAppend, stepReceive, stepDatabase, stepRecord, stepWork}
+	order := []stepKind{stepReject, stepHear, stepAppend, stepReceive, stepDatabase, stepRecord, stepWork, stepUnanswered}
 	for _, kind := range order {
 		for _, st := range steps {
 			if st.kind != kind || kind == stepAppend && int(st.a) != leader {
@@ -327,6 +341,9 @@ func (w *world) fairStep(s *state, turn *int) (step, bool) {
 				continue
 			}
 			for _, st := range steps {
+				if w.Broken.BegsInVain && t.node != protocol.NoNode && s.nodes[i].mach.begging() {
+					break
+				}
 				if st.kind == stepElect && int(st.b) == i && (t.node == protocol.NoNode || id(int(st.a)) == t.node) {
 					return st, true
 				}

@@ -47,6 +47,9 @@ func (w *world) enabled(s *state, out []step) []step {
 	fault := s.faults < w.Bounds.Faults
 	for i := range s.nodes {
 		n := &s.nodes[i]
+		if !n.up {
+			continue
+		}
 		for j := range nodes {
 			if s.electable(i, j) && max(n.term, s.nodes[j].term) < w.Bounds.Terms {
 				add(stepElect, i, j)

@@ -28,6 +28,7 @@ type Config struct {
 	Fine   bool // ballots in steps between which anything may happen; machines that hear late
 	Grace  bool // a ballot waits for the third voter, or for its timer
 	Lease  bool // with the lease and a clock
+	Grudge bool // whoever failed is passed over for ever, and in cool-down for ever
 	Begin  bool // a database begins its timeline with a record of its own
 
 	// StepPermille is how much, in 1/1000 of the lease, a step of the clock is;
@@ -40,6 +41,9 @@ type Config struct {
 
 // leaseDuration is D. What matters is how it compares with a step.
 const leaseDuration = time.Second
+
+// ever is longer than any exploration lasts.
+const ever = 10_000 * leaseDuration
 
 // Broken rules: each takes one rule of the protocol away, in the model around
 // the real machines.
@@ -62,6 +66,7 @@ type Rules struct {
 	AgeIgnored          bool // the winner of a ballot does not wait for the old lease
 	StampAtReceipt      bool // the lease counts from when an answer came
 	NoDrift             bool // nothing is added to or taken from D
+	BegsInVain          bool // a node that is passed over is not offered leadership again when it is needed
 	ForkUncommitted     bool // a promotion goes on before its fork is committed
 }
 
@@ -93,6 +98,9 @@ func newWorld(c Config) *world {
 	const once = time.Nanosecond // due as soon as anything else is
 	timing := failover.Timing{BallotTimeout: 2 * once, Grace: once, DatabaseTimeout: once, RaftTimeout: once, StepDownTimeout: once,
 		BackoffMin: once, BackoffMax: once, CoolDown: once, DeferMemory: 2 * leaseDuration, HandoverTimeout: once, PollInterval: once}
+	if c.Grudge {
+		timing.CoolDown, timing.DeferMemory = ever, ever
+	}
 	if c.Lease {
 		timing.Lease = leaseDuration
 		if c.Broken.NoDrift {
