@@ -30,6 +30,9 @@ type (
 	Database = failover.Database
 	// WriteStopper is what a Database may implement for gentler switchovers.
 	WriteStopper = failover.WriteStopper
+	// WriteWatcher is what a Database may implement so that a disk that hangs
+	// under it is noticed.
+	WriteWatcher = failover.WriteWatcher
 	// Promotion is what Database.Promote is given.
 	Promotion = failover.Promotion
 	// Demotion is what Database.Demote is given.
@@ -63,6 +66,7 @@ type Node struct {
 	mux       *transport.Mux
 	messenger *transport.Messenger
 	store     *jsonlstore.Store
+	probe     *diskProbe
 	consensus *raftshim.Consensus
 	lease     failover.Lease
 	fsm       *fsm.FSM
@@ -109,6 +113,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	n.fsm = fsm.New(log.Named("fsm"))
 	n.fsm.OnApply(n.replicated)
 	n.messenger = transport.NewMessenger(p.mux, p.identity, n.config.NodeID, n.lookup, n.serveMessage, log.Named("messages"))
+	n.startProbe(p.disk)
 	if err := n.startRaft(); err != nil {
 		return n, fmt.Errorf("starting raft: %w", err)
 	}
@@ -181,7 +186,11 @@ func (n *Node) close() error {
 	if n.messenger != nil {
 		closers = append(closers, n.messenger)
 	}
-	for _, c := range append(closers, n.mux, n.store) {
+	closers = append(closers, n.mux)
+	if n.probe != nil {
+		closers = append(closers, n.probe)
+	}
+	for _, c := range append(closers, n.store) {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)

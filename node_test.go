@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/fsm/command"
+	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -30,6 +32,7 @@ type modelDatabase struct {
 	floor    protocol.Epoch
 	primary  protocol.Epoch // as which it is promoted; 0: a replica
 	follows  Demotion
+	writing  time.Time // since when; zero: not
 }
 
 func (d *modelDatabase) Position(context.Context) (protocol.Position, error) {
@@ -75,12 +78,16 @@ type testCluster struct {
 	dir   string
 	nodes map[protocol.NodeID]*Node
 	dbs   map[protocol.NodeID]*modelDatabase
+	disks map[protocol.NodeID]*hungDisk
 }
 
 func newTestCluster(t *testing.T) *testCluster {
-	c := &testCluster{t: t, dir: t.TempDir(), nodes: map[protocol.NodeID]*Node{}, dbs: map[protocol.NodeID]*modelDatabase{}}
-	for range 3 {
-		c.addrs = append(c.addrs, freeAddr(t))
+	c := &testCluster{t: t, dir: t.TempDir(), nodes: map[protocol.NodeID]*Node{}, dbs: map[protocol.NodeID]*modelDatabase{},
+		disks: map[protocol.NodeID]*hungDisk{}}
+	for len(c.addrs) < 3 {
+		if addr := freeAddr(t); !slices.Contains(c.addrs, addr) {
+			c.addrs = append(c.addrs, addr)
+		}
 	}
 	t.Cleanup(func() {
 		for id := range c.nodes {
@@ -129,12 +136,17 @@ func (c *testCluster) config(id protocol.NodeID) Config {
 
 func (c *testCluster) start(id protocol.NodeID) {
 	c.t.Helper()
-	db := &modelDatabase{}
-	node, err := Open(c.t.Context(), c.config(id), db)
+	db, disk := &modelDatabase{}, &hungDisk{FS: vfs.OS{}}
+	prepared, err := Prepare(c.t.Context(), c.config(id))
 	if err != nil {
 		c.t.Fatalf("node %d: %v", id, err)
 	}
-	c.nodes[id], c.dbs[id] = node, db
+	prepared.disk = disk
+	node, err := prepared.Open(c.t.Context(), db)
+	if err != nil {
+		c.t.Fatalf("node %d: %v", id, err)
+	}
+	c.nodes[id], c.dbs[id], c.disks[id] = node, db, disk
 }
 
 func (c *testCluster) stop(id protocol.NodeID) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/internal/transport"
+	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/jsonlstore"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -36,6 +37,7 @@ type Prepared struct {
 	mux      *transport.Mux
 	store    *jsonlstore.Store
 	floor    *fencing.Floor
+	disk     vfs.FS // of the state directory
 }
 
 // Prepare checks cfg, takes the HA port, makes sure that the nodes already
@@ -48,7 +50,7 @@ func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	p := &Prepared{config: cfg.withDefaults()}
+	p := &Prepared{config: cfg.withDefaults(), disk: vfs.OS{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())

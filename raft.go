@@ -48,8 +48,8 @@ func (n *Node) startRaft() (err error) {
 		// Whoever has lost the leader has outwaited its lease.
 		Lease:         fencing.LeaseFor(n.config.HealthCheckTimeout),
 		Floor:         n.floor.Current().Epoch,
-		WriteInFlight: n.store.WriteInFlight,
-		StallLimit:    raftshim.StallLimit(n.config.HealthCheckTimeout),
+		WriteInFlight: n.writeInFlight,
+		StallLimit:    stallLimit(n.config),
 	})
 	n.lease = trans
 	defer func() {

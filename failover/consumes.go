@@ -67,7 +67,7 @@ type Lease interface {
 	// epoch, or started, and the epoch of the newest of them, 0 if unknown. It
 	// is asked after Bar.
 	Age(epoch protocol.Epoch) (time.Duration, protocol.Epoch)
-	// Stalled returns an error wrapping ErrStalled while the log store hangs.
+	// Stalled returns an error wrapping ErrStalled while the disk hangs.
 	Stalled() error
 }
 

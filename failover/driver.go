@@ -47,7 +47,7 @@ type Driver struct {
 	handing  chan struct{} // one token: one switchover at a time
 	position atomic.Pointer[protocol.Position]
 	led      atomic.Uint64 // the last epoch in which the guard was opened
-	stalled  bool          // the log store hangs, as last seen by run
+	stalled  bool          // the disk hangs, as last seen by run
 	leaving  atomic.Bool   // Resign has begun
 	yielding atomic.Bool   // a switchover for the sake of maintenance is under way
 	database *databaseWorker
@@ -203,7 +203,7 @@ func (d *Driver) look(due *time.Timer) {
 	d.step(verdict, due)
 }
 
-// lookAtStore closes the guard for good in its epoch while the log store hangs.
+// lookAtStore closes the guard for good in its epoch while the disk hangs.
 func (d *Driver) lookAtStore(due *time.Timer) {
 	err := d.cfg.Lease.Stalled()
 	if err != nil {

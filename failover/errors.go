@@ -22,8 +22,9 @@ var (
 	ErrNotPrimary = fencing.ErrNotPrimary
 	// ErrClosed says that the node is shut down, or being so.
 	ErrClosed = errors.New("closed")
-	// ErrStalled says that the log store hangs in a write.
-	ErrStalled = errors.New("the log store hangs")
+	// ErrStalled says that a write of this node, of the log or of the database,
+	// hangs.
+	ErrStalled = errors.New("the disk hangs")
 	// ErrBusy says that another switchover is under way.
 	ErrBusy = errors.New("a switchover is under way already")
 )

@@ -111,8 +111,9 @@ type (
 	// RulesChanged says what the operators have laid down, as far as this node
 	// has heard.
 	RulesChanged struct{ Rules Rules }
-	// StoreHangs says that the log store has been in one write for too long:
-	// this node commits nothing, and says nothing to the others any more.
+	// StoreHangs says that a write of the log or of the database has been under
+	// way for too long: this node can do nothing as primary, and says nothing to
+	// the others any more.
 	StoreHangs struct{ Reason string }
 	// Retire says that the node is shutting down: it will not be primary again.
 	Retire struct{}

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"time"
 
 	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
@@ -53,6 +54,18 @@ type WriteStopper interface {
 	StopWrites(ctx context.Context) error
 	// ResumeWrites takes StopWrites back.
 	ResumeWrites()
+}
+
+// WriteWatcher is implemented by a Database that can tell that its disk does not
+// answer. A primary whose database hangs in a write is of no use, and nobody
+// else would notice: clients wait, and heartbeats need no disk.
+type WriteWatcher interface {
+	// WriteInFlight tells since when the oldest write under way, its sync
+	// included, has been waiting for the disk; zero: none is. A node on which that
+	// is too long (raftshim.StallLimit) gives the primacy up, and does not stand
+	// for it. Only what no healthy disk takes so long for may count: leave out
+	// what runs in the background. It waits for nothing, and is asked often.
+	WriteInFlight() time.Time
 }
 
 // Promotion tells a database that it is primary now.

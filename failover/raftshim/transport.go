@@ -58,7 +58,7 @@ type Transport struct {
 	err      error
 }
 
-// StallLimit returns how long a write to the log may take before the disk
+// StallLimit returns how long a write to disk may take before the disk
 // counts as hung: four heartbeat timeouts, and MinStallLimit at least.
 func StallLimit(heartbeatTimeout time.Duration) time.Duration {
 	return max(4*heartbeatTimeout, MinStallLimit)
@@ -75,8 +75,8 @@ type Options struct {
 	Lease time.Duration        // D, the same on all nodes, see fencing.LeaseFor; 0: the guard has no deadline
 	Floor protocol.Epoch       // what this node is promised to on disk
 
-	// WriteInFlight says since when the log store has been writing, zero if it
-	// is not. nil: the disk never hangs.
+	// WriteInFlight says since when a write has been waiting for the disk, zero
+	// if none has. nil: the disk never hangs.
 	WriteInFlight func() time.Time
 	// StallLimit is how long such a write may take. 0: MinStallLimit.
 	StallLimit time.Duration
@@ -95,8 +95,8 @@ func NewTransport(inner Inner, opts Options) *Transport {
 	return t
 }
 
-// Stalled returns an error wrapping failover.ErrStalled while a write to the
-// log store takes longer than the limit.
+// Stalled returns an error wrapping failover.ErrStalled while a write takes
+// longer than the limit.
 func (t *Transport) Stalled() error {
 	if t.writeInFlight == nil {
 		return nil

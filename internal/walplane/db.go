@@ -25,6 +25,7 @@ const (
 var (
 	_ failover.Database     = (*DB)(nil)
 	_ failover.WriteStopper = (*DB)(nil)
+	_ failover.WriteWatcher = (*DB)(nil)
 )
 
 // Config is what Open needs. Zero values mean the defaults named.
@@ -220,6 +221,15 @@ func (db *DB) fail(err error) {
 	if first {
 		db.log.Error("the database has stopped", "error", err)
 	}
+}
+
+// WriteInFlight implements failover.WriteWatcher: since when records have been
+// written and flushed, of which one batch is never much.
+func (db *DB) WriteInFlight() time.Time {
+	if since := db.wal.flight.Load(); since != nil {
+		return *since
+	}
+	return time.Time{}
 }
 
 // writeLog appends under the append lock the caller holds, and latches the DB

@@ -1,7 +1,7 @@
 // Package walplane is the demo's data plane: a small, honest, replicated
 // key-value store on a write-ahead log. It stands where an embedding server's
-// database stands: it implements failover.Database and failover.WriteStopper,
-// and knows nothing of Raft, gossip or elections.
+// database stands: it implements failover.Database, WriteStopper and
+// WriteWatcher, and knows nothing of Raft, gossip or elections.
 //
 //	           Put ──► queue ──► one writer ──► append + fsync ──► wal.log
 //	            ▲                                  │ flushed

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -40,6 +42,8 @@ type wal struct {
 	salt uint64
 	disk disk
 	buf  []byte // of append
+
+	flight atomic.Pointer[time.Time] // since when append has been writing; nil: it is not
 
 	mu      sync.RWMutex
 	last    protocol.Position // of the last flushed record
@@ -124,6 +128,9 @@ func (w *wal) append(records []record) error {
 		w.buf = appendRecord(w.buf, w.salt, r)
 		next = r.position()
 	}
+	now := time.Now()
+	w.flight.Store(&now)
+	defer w.flight.Store(nil)
 	off := w.end // only append and truncate change it, and the caller keeps both out
 	if _, err := w.disk.write(w.f, w.buf, off); err != nil {
 		w.mu.Lock()
