@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -36,6 +37,12 @@ const (
 
 // Secret is a cluster secret: bytes that nothing prints. See NewSecret.
 type Secret = protocol.Secret
+
+// APITokens are what is accepted by the HTTP API, besides the tokens derived from
+// the cluster secret (aiondb-ha token --api). Admin tokens may do everything, Read
+// tokens may change nothing. With any of them, or Required, a request on loopback
+// needs one too; beyond loopback it is needed always, and so is TLS.
+type APITokens = httpapi.Tokens
 
 // NewSecret returns a Secret of a copy of raw.
 func NewSecret(raw []byte) Secret { return protocol.NewSecret(raw) }
@@ -67,6 +74,10 @@ type Config struct {
 	// people to find. Serving it is up to the caller (Node.Handler). May be
 	// empty.
 	APIAddr string
+
+	// API says who may use the HTTP API. The zero value: everybody on this
+	// machine, on loopback, and nobody else.
+	API APITokens
 
 	// Secret is the cluster secret, at least protocol.MinSecretLen bytes, the
 	// same on all nodes. Everything nodes prove to each other and encrypt with
@@ -212,6 +223,9 @@ func (c Config) Validate() error {
 			}
 			fault("%s: %d bytes, at least %d are needed: make one with `aiondb-ha token`", name, len(s), protocol.MinSecretLen)
 		}
+	}
+	if err := c.API.Validate(c.Secrets()...); err != nil {
+		fault("API tokens: %w", err)
 	}
 	if c.DataDir == "" {
 		fault("no data directory: name the one that holds this node's state")

@@ -83,6 +83,8 @@ type Node struct {
 	end       context.CancelFunc
 	closeErr  error
 	tasks     sync.WaitGroup
+	access    *httpapi.Access
+	guardHTTP *httpapi.Guard
 	handler   http.Handler
 }
 
@@ -94,6 +96,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		config:  p.config,
 		started: time.Now(),
 		mux:     p.mux,
+		access:  p.access,
 		store:   p.store,
 		floor:   p.floor,
 		guard:   fencing.NewQuickGuard(clock.Boot, clock.Quick),
@@ -123,7 +126,8 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	if err := n.startGossip(p.identity); err != nil {
 		return n, fmt.Errorf("starting gossip: %w", err)
 	}
-	n.handler = httpapi.New(backend{n}, log.Named("api"))
+	n.guardHTTP = httpapi.NewGuard(n.access, log.Named("api"))
+	n.handler = httpapi.New(backend{n}, n.guardHTTP, log.Named("api"))
 	close(n.ready)
 	n.tasks.Go(n.register)
 	return n, nil
@@ -136,8 +140,26 @@ func (n *Node) ID() protocol.NodeID { return n.config.NodeID }
 func (n *Node) Guard() *fencing.Guard { return n.guard }
 
 // Handler returns the HTTP API of the node: /v1, the load balancers' probes,
-// /metrics and the dashboard. It does not authenticate; serve it on loopback.
+// /metrics and the dashboard. What comes in on loopback is answered, with a
+// token if Config.API has any; what comes from elsewhere needs a token and TLS
+// (an *http.Server says how a request has come in).
 func (n *Node) Handler() http.Handler { return n.handler }
+
+// ProtectHandler puts what protects Handler before a handler of the embedder's
+// own: GET and HEAD need a read token, everything else an admin token.
+func (n *Node) ProtectHandler(next http.Handler) http.Handler {
+	return n.guardHTTP.Wrap(httpapi.ScopeByMethod, next)
+}
+
+// SetAPITokens replaces Config.API: from its return on the tokens that are not
+// among them are refused, and so are the sessions begun with them.
+func (n *Node) SetAPITokens(tokens APITokens) error {
+	if err := tokens.Validate(); err != nil {
+		return fmt.Errorf("API tokens: %w", err)
+	}
+	n.access.SetTokens(tokens)
+	return nil
+}
 
 // Switchover hands the primacy to another node, NoNode for the best replica. It
 // may be called on any node. It returns nil when the old primary knows the new

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/jsonlstore"
@@ -34,6 +35,7 @@ var ErrWrongSecret = transport.ErrWrongSecret
 type Prepared struct {
 	config   Config
 	identity *transport.Identity
+	access   *httpapi.Access
 	mux      *transport.Mux
 	store    *jsonlstore.Store
 	floor    *fencing.Floor
@@ -59,7 +61,8 @@ func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
 	if p.identity, err = transport.NewIdentity(cfg.Secrets()...); err != nil {
 		return p, err
 	}
-	p.config.Secret, p.config.OldSecrets = Secret{}, nil // not needed any more
+	p.access = httpapi.NewAccess(cfg.Secrets(), cfg.API)
+	p.config.Secret, p.config.OldSecrets, p.config.API = Secret{}, nil, APITokens{} // not needed any more
 	if p.mux, err = transport.Listen(p.config.BindAddr, p.identity, p.config.Logger.Named("transport")); err != nil {
 		return p, err
 	}

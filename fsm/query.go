@@ -70,15 +70,23 @@ func (s *State) KVList(prefix []byte, limit int) []Entry {
 		limit = MaxKVList
 	}
 	entries := []Entry{}
-	begin := string(prefix)
-	s.kv.ascend(begin, func(key string, v kvValue) bool {
-		if len(entries) == limit || !strings.HasPrefix(key, begin) {
+	s.KVScan(prefix, func(key string, entry func() Entry) bool {
+		if len(entries) == limit {
 			return false
 		}
-		entries = append(entries, v.entry(key))
+		entries = append(entries, entry())
 		return true
 	})
 	return entries
+}
+
+// KVScan calls visit for each key that begins with prefix, in order, until it
+// returns false. entry, to be called within visit, makes a copy of key and value.
+func (s *State) KVScan(prefix []byte, visit func(key string, entry func() Entry) bool) {
+	begin := string(prefix)
+	s.kv.ascend(begin, func(key string, v kvValue) bool {
+		return strings.HasPrefix(key, begin) && visit(key, func() Entry { return v.entry(key) })
+	})
 }
 
 func (v kvValue) entry(key string) Entry {

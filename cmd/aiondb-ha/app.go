@@ -53,6 +53,7 @@ type input struct {
 	args    []string // positional
 	json    bool
 	api     string
+	access  access
 	timeout durationFlag
 }
 

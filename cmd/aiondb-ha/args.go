@@ -55,6 +55,9 @@ func flagSet(cmd *command) (*flag.FlagSet, *input, runner) {
 	}
 	if cmd.client {
 		fs.StringVar(&in.api, "api", "", "the node to ask: `URL` of its API (default: "+apiEnv+", or "+defaultAPI+")")
+		fs.StringVar(&in.access.tokenFile, "api-token-file", "", "`FILE` with the API token (default: "+apiTokenEnv+", or "+apiTokenEnv+fileSuffix+")")
+		fs.StringVar(&in.access.token, "api-token", "", "the API token as `TEXT`; others can read it, prefer the file")
+		fs.StringVar(&in.access.ca, "api-ca", "", "`FILE` of the certificates to trust the API by (default: "+apiCAEnv+")")
 		fs.Var(&in.timeout, "timeout", fmt.Sprintf("`DURATION` the node may take, such as 2s (at most %.0fs)", httpapi.MaxTimeout.Seconds()))
 	}
 	return fs, in, run
@@ -130,7 +133,7 @@ func hoist(args []string) (flags, rest []string) {
 			return flags, args
 		case name == "json":
 			flags, args = append(flags, args[0]), args[1:]
-		case name == "o" || name == "api" || name == "timeout":
+		case name == "o" || name == "api" || name == "timeout" || name == "api-token-file" || name == "api-token" || name == "api-ca":
 			n := min(2, len(args))
 			if hasValue {
 				n = 1

@@ -262,19 +262,21 @@ func TestSomebodyElseThere(t *testing.T) {
 func TestAPIAddress(t *testing.T) {
 	for text, want := range map[string]string{
 		"127.0.0.1:7700":        "http://127.0.0.1:7700",
-		":7700":                 "http://127.0.0.1:7700",
-		"0.0.0.0:7700":          "http://127.0.0.1:7700",
-		"[::]:7700":             "http://[::1]:7700",
+		":7700":                 "https://127.0.0.1:7700",
+		"0.0.0.0:7700":          "https://127.0.0.1:7700",
+		"[::]:7700":             "https://[::1]:7700",
+		"localhost:7700":        "http://localhost:7700",
+		"10.0.0.1:7700":         "https://10.0.0.1:7700",
 		"https://db.example/ha": "https://db.example/ha",
 		"http://db.example:1/":  "http://db.example:1",
 	} {
-		u, err := apiURL(text)
+		u, err := (&app{}).apiURL(text)
 		if err != nil || u.String() != want {
 			t.Errorf("%s: %v, %v; want %s", text, u, err, want)
 		}
 	}
 	for _, text := range []string{"ftp://a", "http://", "http://a?b", "http://a b", "%"} {
-		if u, err := apiURL(text); err == nil {
+		if u, err := (&app{}).apiURL(text); err == nil {
 			t.Errorf("%s: %v", text, u)
 		}
 	}
@@ -282,7 +284,7 @@ func TestAPIAddress(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	f := newFakeNode()
-	server := httptest.NewServer(httpapi.New(f, nil))
+	server := httptest.NewServer(f.handler(httpapi.Tokens{}))
 	t.Cleanup(server.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ const (
 // client asks one node's API.
 type client struct {
 	base    *url.URL
-	timeout time.Duration // given to the node as the request's deadline
+	token   protocol.Secret // sent with each request, if not empty
+	timeout time.Duration   // given to the node as the request's deadline
 	http    *http.Client
 }
 
@@ -50,20 +52,33 @@ func (a *app) clientWith(in *input, timeout time.Duration) (*client, error) {
 	if text == "" {
 		text = defaultAPI
 	}
-	base, err := apiURL(text)
+	base, err := a.apiURL(text)
 	if err != nil {
-		return nil, misused("%s: %q is no URL: want http://HOST:PORT", from, term.Safe(text))
+		return nil, misused("%s: %q is no URL: want http://HOST:PORT or https://HOST:PORT", from, term.Safe(text))
 	}
-	return &client{base: base, timeout: timeout, http: &http.Client{
-		// A proxy set for the outside world has no business here.
-		Transport: &http.Transport{Proxy: nil, DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext},
+	token, err := a.bearer(in, base)
+	if err != nil {
+		return nil, err
+	}
+	trust, err := a.trust(in)
+	if err != nil {
+		return nil, err
+	}
+	return &client{base: base, token: token, timeout: timeout, http: &http.Client{
+		Transport: &http.Transport{
+			Proxy:           nil, // one set for the outside world has no business here
+			DialContext:     (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			TLSClientConfig: trust,
+		},
+		// A node redirects nobody, and a token goes where it was meant to.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
 // apiURL reads a URL, or an address to listen on, as AIONDB_HA_API_ADDR is.
-func apiURL(text string) (*url.URL, error) {
+func (a *app) apiURL(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {
-		text = "http://" + text
+		text = a.schemeFor(text) + "://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil {
@@ -104,8 +119,8 @@ func (e *apiError) Error() string {
 		return text + ": an election may be on, try again"
 	case httpapi.CodeTimeout:
 		return text + ": try --timeout, or --stale where reads have it"
-	case httpapi.CodeForbidden:
-		return text + ": give --api with 127.0.0.1 or localhost"
+	case httpapi.CodeUnauthorized:
+		return text + ": give --api-token-file FILE, or set " + apiTokenEnv + fileSuffix
 	}
 	return text
 }
@@ -128,6 +143,9 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	for name, values := range header {
 		req.Header[name] = values
 	}
+	if c.token.Len() > 0 {
+		req.Header.Set("Authorization", "Bearer "+string(c.token.Bytes()))
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
@@ -138,6 +156,9 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	answer := &apiError{Status: resp.StatusCode}
+	if resp.StatusCode == http.StatusBadRequest && bytes.Contains(raw, []byte("HTTPS server")) {
+		return nil, fmt.Errorf("the API at %s speaks TLS: use https://%s", c.base, c.base.Host)
+	}
 	if err != nil || json.Unmarshal(raw, answer) != nil || answer.Message == "" {
 		return nil, fmt.Errorf("what answers at %s is no aiondb-ha node (HTTP status %d): see --api", c.base, resp.StatusCode)
 	}
@@ -191,7 +212,13 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	if why := untrusted(c.base, err); why != nil {
+		return why
+	}
+	var plain tls.RecordHeaderError
 	switch {
+	case errors.As(err, &plain):
+		return fmt.Errorf("what listens at %s does not speak TLS: use http:// on the node's own machine", c.base)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return errors.New("interrupted")
 	case errors.Is(err, context.DeadlineExceeded):

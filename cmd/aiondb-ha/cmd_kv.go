@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/term"
 )
@@ -34,7 +35,8 @@ func kvCommands() []command {
 			setup: simple(runKVDel),
 		},
 		{
-			name: "kv list", args: "[PREFIX]", short: "list keys and values", max: 1, client: true, data: true,
+			name: "kv list", args: "[PREFIX]", short: "list keys and values",
+			long: "Keys under ha/ belong to the cluster itself and are shown with --all, or when PREFIX begins with ha/.", max: 1, client: true, data: true,
 			examples: []string{"aiondb-ha kv list app/ --limit 20"},
 			setup:    setupKVList,
 		},
@@ -152,11 +154,15 @@ func runKVDel(a *app, in *input) error {
 func setupKVList(fs *flag.FlagSet) runner {
 	query := staleQuery(fs)
 	limit := fs.Uint("limit", httpapi.DefaultListLimit, fmt.Sprintf("at most `N` entries, up to %d", httpapi.MaxListLimit))
+	all := fs.Bool("all", false, "the cluster's own keys too, those under "+fsm.ReservedPrefix)
 	return func(a *app, in *input) error {
 		if *limit < 1 || *limit > httpapi.MaxListLimit {
 			return misused("--limit %d: want 1 to %d", *limit, httpapi.MaxListLimit)
 		}
 		q := query()
+		if *all {
+			q.Set("all", "true")
+		}
 		q.Set("limit", strconv.FormatUint(uint64(*limit), 10))
 		if len(in.args) > 0 {
 			q.Set("prefix", in.args[0])

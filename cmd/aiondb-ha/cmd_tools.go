@@ -10,6 +10,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/aiondb/aiondb-ha/internal/httpapi"
 )
 
 // tokenLen is how many random bytes a new cluster secret has.
@@ -18,9 +20,10 @@ const tokenLen = 32
 func toolCommands() []command {
 	return []command{
 		{
-			name: "token", short: "make a new cluster secret",
-			long:     "Text of 43 letters, digits, - and _, from 32 random bytes. All nodes need the same; whoever\nhas it is the cluster.",
-			examples: []string{"aiondb-ha token -o secret", "export AIONDB_HA_AUTH_TOKEN_FILE=secret"},
+			name: "token", short: "make a new cluster secret, or what it gives to clients",
+			long: "Text of 43 letters, digits, - and _, from 32 random bytes. All nodes need the same; whoever\nhas it is the cluster.\n\n" +
+				"With one of the other flags it makes, from the secret that AIONDB_HA_AUTH_TOKEN or\nAIONDB_HA_AUTH_TOKEN_FILE gives, what a client of the API needs. The secret cannot be\ncomputed from it. A token of another origin, set as AIONDB_HA_API_TOKEN, is as good.",
+			examples: []string{"aiondb-ha token -o secret", "export AIONDB_HA_AUTH_TOKEN_FILE=secret", "aiondb-ha token --api-read -o grafana-token", "aiondb-ha token --api-ca -o api-ca.pem"},
 			setup:    setupToken,
 		},
 		{
@@ -32,7 +35,13 @@ func toolCommands() []command {
 
 func setupToken(flags *flag.FlagSet) runner {
 	out := flags.String("o", "", "write it to a new `FILE` that only you can read")
+	admin := flags.Bool("api", false, "the API token of the cluster secret that may do everything")
+	read := flags.Bool("api-read", false, "the API token of the cluster secret that may change nothing")
+	ca := flags.Bool("api-ca", false, "the certificate that signs those which the nodes make for their APIs")
 	return func(a *app, _ *input) error {
+		if *admin || *read || *ca {
+			return a.deriveToken(*admin, *read, *ca, *out)
+		}
 		raw := make([]byte, tokenLen)
 		rand.Read(raw) //nolint:errcheck // never fails: it ends the program instead
 		token := base64.RawURLEncoding.EncodeToString(raw) + "\n"
@@ -42,6 +51,36 @@ func setupToken(flags *flag.FlagSet) runner {
 		}
 		return writeSecret(*out, token)
 	}
+}
+
+// deriveToken writes one of the things that the cluster secret gives to clients.
+func (a *app) deriveToken(admin, read, ca bool, out string) error {
+	if admin && (read || ca) || read && ca {
+		return misused("--api, --api-read and --api-ca: one at a time")
+	}
+	secret := a.clusterSecret(authTokenEnv)
+	if secret.Len() == 0 {
+		return fmt.Errorf("no cluster secret: set %s to its file, one that this user can read and not everybody can", authTokenEnv+fileSuffix)
+	}
+	var text string
+	if ca {
+		authority, err := httpapi.NewAuthority(secret.Bytes())
+		if err != nil {
+			return err
+		}
+		text = string(authority.PEM())
+	} else {
+		token, readToken := httpapi.DeriveTokens(secret.Bytes())
+		if read {
+			token = readToken
+		}
+		text = string(token.Bytes()) + "\n"
+	}
+	if out != "" {
+		return writeSecret(out, text)
+	}
+	_, err := a.stdout.Write([]byte(text))
+	return err
 }
 
 // writeSecret writes a file that must not exist yet: an old secret may be the

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
+
+const testSecret = "0123456789abcdef0123456789abcdef"
 
 // fakeNode is a cluster as seen through one node's API: a real state, no Raft.
 type fakeNode struct {
@@ -107,6 +110,12 @@ func newFakeNode() *fakeNode {
 	}
 }
 
+// handler is the API of the node, for who has one of tokens.
+func (f *fakeNode) handler(tokens httpapi.Tokens) http.Handler {
+	access := httpapi.NewAccess([][]byte{[]byte(testSecret)}, tokens)
+	return httpapi.New(f, httpapi.NewGuard(access, nil), nil)
+}
+
 // cli runs command lines against one fake node.
 type cli struct {
 	t   *testing.T
@@ -114,7 +123,7 @@ type cli struct {
 }
 
 func newCLI(t *testing.T, f *fakeNode) *cli {
-	server := httptest.NewServer(httpapi.New(f, nil))
+	server := httptest.NewServer(f.handler(httpapi.Tokens{}))
 	t.Cleanup(server.Close)
 	return &cli{t, server.URL}
 }

@@ -9,8 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,11 +40,8 @@ const (
 	// drainTimeout bounds how long requests under way may go on at the end.
 	drainTimeout = time.Second
 
-	// What a client of the API may take its time for.
-	headerTimeout  = 5 * time.Second
-	idleTimeout    = 2 * time.Minute
-	writeTimeout   = 2 * time.Minute // event streams set their own
-	maxHeaderBytes = 64 << 10
+	// reloadEvery is how often files with API tokens are looked at.
+	reloadEvery = 2 * time.Second
 )
 
 func runCommands() []command {
@@ -100,7 +100,7 @@ func setupServe(fs *flag.FlagSet) runner {
 		if !s.Enabled {
 			return errors.New("this node is switched off: set AIONDB_HA_ENABLED to true to serve")
 		}
-		return a.serve(s)
+		return a.serve(s, func() (settings.Settings, error) { return settings.Load(flags, a.environ) })
 	}
 }
 
@@ -113,12 +113,15 @@ type server struct {
 	prepared *ha.Prepared
 	db       *walplane.DB
 	node     *ha.Node
+	certs    *httpapi.Certificates // nil: no TLS
 	http     *http.Server
+	tasks    sync.WaitGroup
 	failed   chan error // why the API ended by itself
 }
 
-// serve runs a node until the context ends.
-func (a *app) serve(s settings.Settings) error {
+// serve runs a node until the context ends. Meanwhile it asks load now and then
+// for what may change while a node runs.
+func (a *app) serve(s settings.Settings, load func() (settings.Settings, error)) error {
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
 	color := hclog.ColorOff
@@ -135,20 +138,23 @@ func (a *app) serve(s settings.Settings) error {
 		return errors.Join(err, srv.abandon())
 	}
 	srv.serveHTTP()
+	tokens := srv.forget()
+	srv.tasks.Go(func() { srv.follow(ctx, tokens, load) })
 	if a.getenv(exitEnv) == "1" {
 		go func() {
 			_, _ = io.Copy(io.Discard, a.stdin)
 			stop()
 		}()
 	}
-	fmt.Fprintf(a.stdout, "node %s ready: ha %s, api http://%s, data %s, state %s\n",
-		srv.node.ID(), s.Node.BindAddr, srv.api.Addr(), srv.data.Addr(), s.Node.StateDir())
+	fmt.Fprintf(a.stdout, "node %s ready: ha %s, api %s://%s, data %s, state %s\n",
+		srv.node.ID(), s.Node.BindAddr, srv.scheme(), srv.api.Addr(), srv.data.Addr(), s.Node.StateDir())
 
 	var failure error
 	select {
 	case <-ctx.Done():
 	case failure = <-srv.failed:
 	}
+	stop()
 	closed := make(chan error, 1)
 	go func() { closed <- srv.close() }()
 	limit := time.NewTimer(closeTimeout)
@@ -173,6 +179,12 @@ func (s *server) open(ctx context.Context) (err error) {
 	cfg := s.settings.Node
 	cfg.Logger, cfg.Version = s.log, readVersion().Version
 	cfg.APIAddr, cfg.DatabaseAddr = s.settings.Advertise(s.api.Addr()), s.settings.Advertise(s.data.Addr())
+	if s.settings.APITLS {
+		cfg.APIAddr = "https://" + cfg.APIAddr
+		if s.certs, err = s.certificates(); err != nil {
+			return err
+		}
+	}
 	identity, err := transport.NewIdentity(cfg.Secrets()...)
 	if err != nil {
 		return err
@@ -222,32 +234,112 @@ func (s *server) abandon() error {
 
 // serveHTTP begins to answer: the node's API, and the database's under /v1/data.
 func (s *server) serveHTTP() {
-	if host, _, err := net.SplitHostPort(s.api.Addr().String()); err == nil {
-		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
-			s.log.Warn("the API asks for no password: whoever reaches it can change this cluster", "address", s.api.Addr())
+	data, node := s.node.ProtectHandler(s.db.Handler()), s.node.Handler()
+	// By hand and not by a ServeMux, which would tidy keys in paths.
+	s.http = httpapi.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path := r.URL.EscapedPath(); path == "/v1/data" || strings.HasPrefix(path, "/v1/data/") {
+			data.ServeHTTP(w, r)
+			return
 		}
-	}
-	data, node := httpapi.Guard(s.db.Handler()), s.node.Handler()
-	s.http = &http.Server{
-		// By hand and not by a ServeMux, which would tidy keys in paths.
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if path := r.URL.EscapedPath(); path == "/v1/data" || strings.HasPrefix(path, "/v1/data/") {
-				data.ServeHTTP(w, r)
-				return
-			}
-			node.ServeHTTP(w, r)
-		}),
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		WriteTimeout:      writeTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          s.log.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-	}
+		node.ServeHTTP(w, r)
+	}), s.log.Named("http"))
+	listener := httpapi.Listener(s.api, s.certs)
 	go func() {
-		if err := s.http.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("the API at %s ended: %w", s.api.Addr(), err)
 		}
 	}()
+}
+
+func (s *server) scheme() string {
+	if s.certs != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// certificates returns what the API presents: the operator's certificate, or
+// one that the node makes itself, for every name it may be called by.
+func (s *server) certificates() (*httpapi.Certificates, error) {
+	log := s.log.Named("api")
+	if s.settings.APICert != "" {
+		return httpapi.FromFiles(s.settings.APICert, s.settings.APIKey, log)
+	}
+	authority, err := httpapi.NewAuthority(s.settings.Node.Secret.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	log.Info("the API makes its own certificate: clients trust it by its authority (aiondb-ha token --api-ca)", "authority_sha256", httpapi.Fingerprint(authority.Certificate()))
+	return httpapi.SelfMade(authority, s.hosts(), log)
+}
+
+// hosts returns the names and addresses that clients may know the API by.
+func (s *server) hosts() []string {
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	add := func(host string) {
+		if host != "" && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	for _, addr := range []string{s.settings.APIAddr, s.settings.Advertise(s.api.Addr()), s.settings.Node.AdvertiseAddr, s.settings.Node.Nodes[s.settings.Node.NodeID-1]} {
+		host, _, err := net.SplitHostPort(addr)
+		if ip := net.ParseIP(host); err == nil && (ip == nil || !ip.IsUnspecified()) {
+			add(host)
+		}
+	}
+	if name, err := os.Hostname(); err == nil {
+		add(name)
+	}
+	if addrs, err := net.InterfaceAddrs(); err == nil && s.listensEverywhere() {
+		for _, a := range addrs {
+			if ip, ok := a.(*net.IPNet); ok {
+				add(ip.IP.String())
+			}
+		}
+	}
+	return hosts
+}
+
+func (s *server) listensEverywhere() bool {
+	host, _, err := net.SplitHostPort(s.settings.APIAddr)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsUnspecified()
+}
+
+// forget drops the secrets, which are needed no more, and returns the tokens.
+func (s *server) forget() ha.APITokens {
+	tokens := s.settings.Node.API
+	s.settings.Node.Secret, s.settings.Node.OldSecrets, s.settings.Node.API = ha.Secret{}, nil, ha.APITokens{}
+	return tokens
+}
+
+// follow takes over API tokens that have changed where they are set, until ctx
+// ends.
+func (s *server) follow(ctx context.Context, tokens ha.APITokens, load func() (settings.Settings, error)) {
+	tick := time.NewTicker(reloadEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now, err := load()
+		if err == nil && !now.Node.API.Equal(tokens) {
+			if err = s.node.SetAPITokens(now.Node.API); err == nil {
+				tokens = now.Node.API
+				s.log.Info("the API tokens have changed", "admin", len(tokens.Admin), "read", len(tokens.Read))
+			}
+		}
+		switch {
+		case err == nil:
+			said = ""
+		case err.Error() != said:
+			said = err.Error()
+			s.log.Error("the settings are of no use as they are now: the node goes on with those it has", "error", strings.ReplaceAll(said, "\n", "; "))
+		}
+	}
 }
 
 // close hands over, then ends everything, the database last.
@@ -259,6 +351,7 @@ func (s *server) close() error {
 	if s.http.Shutdown(ctx) != nil {
 		errs = append(errs, s.http.Close())
 	}
+	s.tasks.Wait()
 	return errors.Join(append(errs, s.db.Close())...)
 }
 

@@ -169,7 +169,9 @@ func TestServeTakesItsPortsFirst(t *testing.T) {
 		"AIONDB_HA_API_ADDR=" + taken:                             "aiondb-ha: the API address " + taken + " is taken by another program: stop it, or set AIONDB_HA_API_ADDR (--api-addr) to another\n",
 		"AIONDB_HA_DATA_ADDR=" + taken:                            "aiondb-ha: the data address " + taken + " is taken by another program: stop it, or set AIONDB_HA_DATA_ADDR (--data-addr) to another\n",
 		fmt.Sprintf("AIONDB_HA_BIND_ADDR=%s", taken):              "AIONDB_HA_PORT",
-		"AIONDB_HA_API_ADDR=192.0.2.1:7700":                       "cannot listen at the API address 192.0.2.1:7700",
+		"AIONDB_HA_API_ADDR=192.0.2.1:7700":                       "nobody would be asked for a token",
+		"AIONDB_HA_API_TLS_CERT=/nowhere":                         "AIONDB_HA_API_TLS_KEY is not set",
+		"AIONDB_HA_BIND_ADDR=192.0.2.1":                           "192.0.2.1:",
 		"AIONDB_HA_DATA_ADDR=" + "nowhere.invalid" + ":" + "7700": "cannot listen at the data address",
 	} {
 		dir := t.TempDir()

@@ -31,6 +31,8 @@ const (
 	CodeTooLarge       = "too_large"       // 413
 	CodeNotFound       = "not_found"       // 404
 	CodeForbidden      = "forbidden"       // 403: see Guard
+	CodeUnauthorized   = "unauthorized"    // 401: a token is needed, or another one
+	CodeReadOnly       = "read_only"       // 403: the token may change nothing
 	CodeTimeout        = "timeout"         // 504: a read did not finish in time
 	CodeBusy           = "busy"            // 503: a limit of this API; nothing was done
 	CodeClosed         = "closed"          // 503: the node is shutting down; nothing was done
@@ -59,6 +61,10 @@ type apiError struct {
 func (e *apiError) Error() string { return e.body.Error }
 
 func failf(status int, code, format string, args ...any) error {
+	return newError(status, code, format, args...)
+}
+
+func newError(status int, code, format string, args ...any) *apiError {
 	return &apiError{status, errorBody{Code: code, Error: fmt.Sprintf(format, args...)}}
 }
 

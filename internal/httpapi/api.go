@@ -2,7 +2,7 @@
 // load balancers, metrics for Prometheus, a page for people.
 //
 //	GET    /v1/status  /v1/nodes  /v1/shards  /v1/config  /v1/config/{key}
-//	GET    /v1/kv?prefix=&limit=            /v1/kv/{key}
+//	GET    /v1/kv?prefix=&limit=&all=       /v1/kv/{key}
 //	PUT    /v1/kv/{key}  /v1/config/{key}   the body is the value, as it is
 //	DELETE /v1/kv/{key}
 //	POST   /v1/shards/assign  /v1/shards/transfer  /v1/nodes  /v1/switchover
@@ -10,6 +10,9 @@
 //	GET    /v1/events                       Server-Sent Events; ?follow=false: what is there
 //	GET    /primary /replica /leader /health /ready      200 or 503
 //	GET    /metrics   /
+//	GET    POST   DELETE   /v1/session      who am I; log in with {"token"}, log out
+//
+// What each needs is said beside its handler: see Scope and Guard.
 //
 // Every read of replicated state says how fresh it is (stale, age_ms, index);
 // it is linearizable unless ?stale=true. Every request ends by ?timeout= (2s,
@@ -101,6 +104,8 @@ type Backend interface {
 
 type api struct {
 	backend   Backend
+	guard     *Guard
+	table     map[string]tableRow // by pattern of the mux
 	log       hclog.Logger
 	mux       *http.ServeMux
 	page      page
@@ -110,18 +115,26 @@ type api struct {
 	inFlight  chan struct{} // one token per other request
 }
 
-// New returns the handler of the whole API, already guarded as by Guard. It is
-// safe for concurrent use.
-func New(b Backend, logger hclog.Logger) http.Handler {
-	return Guard(newAPI(b, logger))
+// tableRow is a route and the scope it needs.
+type tableRow struct {
+	need   Scope
+	answer route
 }
 
-func newAPI(b Backend, logger hclog.Logger) *api {
+// New returns the handler of the whole API, with guard before it. It is safe for
+// concurrent use.
+func New(b Backend, guard *Guard, logger hclog.Logger) http.Handler {
+	a := newAPI(b, guard, logger)
+	return guard.Wrap(a.need, a)
+}
+
+func newAPI(b Backend, guard *Guard, logger hclog.Logger) *api {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
 	a := &api{
 		backend:   b,
+		guard:     guard,
 		log:       logger,
 		mux:       http.NewServeMux(),
 		page:      newPage(),
@@ -130,40 +143,65 @@ func newAPI(b Backend, logger hclog.Logger) *api {
 		streams:   make(chan struct{}, MaxStreams),
 		inFlight:  make(chan struct{}, MaxInFlight),
 	}
-	routes := map[string]route{
-		"GET /v1/status":           a.status,
-		"GET /v1/nodes":            a.nodes,
-		"POST /v1/nodes":           a.nodeAdd,
-		"DELETE /v1/nodes/{id}":    a.nodeRemove,
-		"GET /v1/shards":           a.shards,
-		"POST /v1/shards/assign":   a.shardAssign,
-		"POST /v1/shards/transfer": a.shardTransfer,
-		"POST /v1/switchover":      a.switchover,
-		"GET /v1/config":           a.configList,
-		"GET /v1/kv":               a.kvList,
-		"GET /metrics":             a.metrics,
-		"GET /{$}":                 a.dashboard,
+	a.table = map[string]tableRow{
+		"GET /v1/status":           {ScopeRead, a.status},
+		"GET /v1/nodes":            {ScopeRead, a.nodes},
+		"POST /v1/nodes":           {ScopeAdmin, a.nodeAdd},
+		"DELETE /v1/nodes/{id}":    {ScopeAdmin, a.nodeRemove},
+		"GET /v1/shards":           {ScopeRead, a.shards},
+		"POST /v1/shards/assign":   {ScopeAdmin, a.shardAssign},
+		"POST /v1/shards/transfer": {ScopeAdmin, a.shardTransfer},
+		"POST /v1/switchover":      {ScopeAdmin, a.switchover},
+		"GET /v1/config":           {ScopeRead, a.configList},
+		"GET /v1/kv":               {ScopeRead, a.kvList},
+		"GET /v1/events":           {ScopeRead, a.events},
+		"GET /metrics":             {ScopeRead, a.metrics},
+		"GET /{$}":                 {ScopePublic, a.dashboard}, // holds no data, asks for it
+		"GET /v1/session":          {ScopePublic, a.sessionGet},
+		"POST /v1/session":         {ScopePublic, a.sessionBegin},
+		"DELETE /v1/session":       {ScopePublic, a.sessionEnd},
 	}
 	for _, probe := range []string{ProbePrimary, ProbeReplica, ProbeLeader, ProbeHealth, ProbeReady} {
-		routes["GET /"+probe] = a.probe(probe)
-		routes["OPTIONS /"+probe] = a.probe(probe) // what some load balancers ask with
+		a.table["GET /"+probe] = tableRow{ScopePublic, a.probe(probe)}
+		a.table["OPTIONS /"+probe] = tableRow{ScopePublic, a.probe(probe)} // what some load balancers ask with
 	}
-	for pattern, f := range routes {
-		a.mux.Handle(pattern, a.bounded(f))
+	for pattern, row := range a.table {
+		if pattern == "GET /v1/events" {
+			a.mux.Handle(pattern, a.handler(row.answer)) // bounded by streams
+		} else {
+			a.mux.Handle(pattern, a.bounded(row.answer))
+		}
 	}
-	a.mux.Handle("GET /v1/events", a.handler(a.events)) // bounded by streams
 	return a
+}
+
+// The paths of what has a name of its own: see ServeHTTP.
+const (
+	kvPath     = "/v1/kv/"
+	configPath = "/v1/config/"
+)
+
+// need returns the scope that a request needs. What is not there needs a token
+// as well: a stranger does not learn what is.
+func (a *api) need(r *http.Request) Scope {
+	if path := r.URL.EscapedPath(); strings.HasPrefix(path, kvPath) || strings.HasPrefix(path, configPath) {
+		return ScopeByMethod(r)
+	}
+	if _, pattern := a.mux.Handler(r); pattern != "" {
+		return a.table[pattern].need
+	}
+	return ScopeRead
 }
 
 // ServeHTTP sends keys and names of settings to their handlers before the mux
 // sees them: the mux would tidy the path "a//b" into another key.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
-	if key, ok := strings.CutPrefix(path, "/v1/kv/"); ok {
+	if key, ok := strings.CutPrefix(path, kvPath); ok {
 		a.bounded(a.named("key", key, namedRoutes{get: a.kvGet, put: a.kvPut, del: a.kvDelete})).ServeHTTP(w, r)
 		return
 	}
-	if name, ok := strings.CutPrefix(path, "/v1/config/"); ok {
+	if name, ok := strings.CutPrefix(path, configPath); ok {
 		a.bounded(a.named("name", name, namedRoutes{get: a.configGet, put: a.configPut})).ServeHTTP(w, r)
 		return
 	}

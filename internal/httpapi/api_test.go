@@ -27,8 +27,9 @@ func TestReads(t *testing.T) {
 		command.KvWrite{Key: []byte("a//b/.."), Value: []byte("v")},
 		command.KvWrite{Key: []byte{0xff, '/'}, Value: []byte{0x80}},
 		command.KvWrite{Key: []byte("empty"), Value: []byte{}},
+		command.KvWrite{Key: []byte("ha/own"), Value: []byte("own")},
 	)
-	h := New(f, nil)
+	h := open(f)
 	for _, c := range []struct {
 		path   string
 		status int
@@ -36,20 +37,25 @@ func TestReads(t *testing.T) {
 	}{
 		{"/v1/status", 200, `{"epoch":7,"node_id":1,"role":"primary"}`},
 		{"/v1/nodes", 200, `{"nodes":[{"alive":true,"node_id":1},{"alive":false,"node_id":2}]}`},
-		{"/v1/shards", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/shards?stale=true", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":true,"age_ms":12,"index":6}`},
-		{"/v1/shards?stale", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":true,"age_ms":12,"index":6}`},
-		{"/v1/config", 200, `{"settings":[{"key":"mode","value":"fast <&>"}],"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/config/mode", 200, `{"key":"mode","value":"fast <&>","stale":false,"age_ms":0,"index":6}`},
+		{"/v1/shards", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/shards?stale=true", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":true,"age_ms":12,"index":7}`},
+		{"/v1/shards?stale", 200, `{"shards":[{"table_id":7,"shard_id":0,"node_id":2}],"stale":true,"age_ms":12,"index":7}`},
+		{"/v1/config", 200, `{"settings":[{"key":"mode","value":"fast <&>"}],"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/config/mode", 200, `{"key":"mode","value":"fast <&>","stale":false,"age_ms":0,"index":7}`},
 		{"/v1/config/none", 404, `{"error":"no setting \"none\"","code":"not_found"}`},
-		{"/v1/kv/a//b/..", 200, `{"key":"a//b/..","value":"v","revision":4,"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/kv/a%2F%2Fb%2F%2E%2E?stale=1", 200, `{"key":"a//b/..","value":"v","revision":4,"stale":true,"age_ms":12,"index":6}`},
-		{"/v1/kv/%FF%2F", 200, `{"key_base64":"/y8=","value_base64":"gA==","revision":5,"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/kv/empty", 200, `{"key":"empty","value":"","revision":6,"stale":false,"age_ms":0,"index":6}`},
+		{"/v1/kv/a//b/..", 200, `{"key":"a//b/..","value":"v","revision":4,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv/a%2F%2Fb%2F%2E%2E?stale=1", 200, `{"key":"a//b/..","value":"v","revision":4,"stale":true,"age_ms":12,"index":7}`},
+		{"/v1/kv/%FF%2F", 200, `{"key_base64":"/y8=","value_base64":"gA==","revision":5,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv/empty", 200, `{"key":"empty","value":"","revision":6,"stale":false,"age_ms":0,"index":7}`},
 		{"/v1/kv/none", 404, `{"error":"no key \"none\"","code":"not_found"}`},
-		{"/v1/kv?prefix=a&limit=5", 200, `{"entries":[{"key":"a//b/..","value":"v","revision":4}],"more":false,"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/kv?limit=1", 200, `{"entries":[{"key":"a//b/..","value":"v","revision":4}],"more":true,"stale":false,"age_ms":0,"index":6}`},
-		{"/v1/kv?prefix=zz", 200, `{"entries":[],"more":false,"stale":false,"age_ms":0,"index":6}`},
+		{"/v1/kv?prefix=a&limit=5", 200, `{"entries":[{"key":"a//b/..","value":"v","revision":4}],"more":false,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv?limit=1", 200, `{"entries":[{"key":"a//b/..","value":"v","revision":4}],"more":true,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv?prefix=h&limit=1", 200, `{"entries":[],"more":false,"stale":false,"age_ms":0,"index":7}`}, // the cluster's own: hidden
+		{"/v1/kv?prefix=h&all", 200, `{"entries":[{"key":"ha/own","value":"own","revision":7}],"more":false,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv?prefix=ha/", 200, `{"entries":[{"key":"ha/own","value":"own","revision":7}],"more":false,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv?prefix=e&limit=1", 200, `{"entries":[{"key":"empty","value":"","revision":6}],"more":false,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv/ha/own", 200, `{"key":"ha/own","value":"own","revision":7,"stale":false,"age_ms":0,"index":7}`},
+		{"/v1/kv?prefix=zz", 200, `{"entries":[],"more":false,"stale":false,"age_ms":0,"index":7}`},
 		{"/v1/events?follow=false", 200, `{"events":[]}`},
 	} {
 		w := call(h, "GET", c.path, "")
@@ -72,7 +78,7 @@ func TestListStopsAtItsSize(t *testing.T) {
 	for i := range 40 {
 		f.apply(t, command.KvWrite{Key: fmt.Appendf(nil, "k%02d", i), Value: big})
 	}
-	w := call(New(f, nil), "GET", "/v1/kv?limit=1000", "")
+	w := call(open(f), "GET", "/v1/kv?limit=1000", "")
 	if n := strings.Count(w.Body.String(), `"revision"`); n == 0 || n > MaxListBytes/MaxValueLen || !strings.Contains(w.Body.String(), `"more":true`) {
 		t.Errorf("%d entries of %d bytes in an answer of %d bytes", n, MaxValueLen, w.Body.Len())
 	}
@@ -97,7 +103,7 @@ func TestWrites(t *testing.T) {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			f := newFake()
 			f.apply(t, command.AddNode{NodeID: 1, Address: "a:1"}, command.AddNode{NodeID: 2, Address: "b:1"}, command.AssignShard{NodeID: 1})
-			w := call(New(f, nil), c.method, c.path, c.body)
+			w := call(open(f), c.method, c.path, c.body)
 			if w.Code != 200 || !strings.HasPrefix(w.Body.String(), `{"index":4,"changed":`) {
 				t.Errorf("status %d: %s", w.Code, w.Body)
 			}
@@ -111,13 +117,13 @@ func TestWrites(t *testing.T) {
 func TestRemovedShardsAreTold(t *testing.T) {
 	f := newFake()
 	f.apply(t, command.AddNode{NodeID: 2, Address: "b:1"}, command.AssignShard{TableID: 7, ShardID: 1, NodeID: 2})
-	w := call(New(f, nil), "DELETE", "/v1/nodes/2", "")
+	w := call(open(f), "DELETE", "/v1/nodes/2", "")
 	sameJSON(t, w.Body.String(), `{"index":3,"changed":true,"removed":[{"table_id":7,"shard_id":1,"node_id":2}]}`)
 }
 
 func TestSwitchover(t *testing.T) {
 	f := newFake()
-	h := New(f, nil)
+	h := open(f)
 	for _, body := range []string{`{"to":3}`, `{}`, ``} {
 		if w := call(h, "POST", "/v1/switchover", body); w.Code != 200 || !strings.Contains(w.Body.String(), `"epoch":7`) {
 			t.Errorf("%q: status %d: %s", body, w.Code, w.Body)
@@ -157,7 +163,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"PUT", "/v1/kv/a?stale=true", "v", 400, CodeBadRequest},
 		{"PUT", "/v1/kv/a", strings.Repeat("v", MaxValueLen+1), 413, CodeTooLarge},
 		{"PUT", "/v1/kv/" + strings.Repeat("k", MaxKeyLen+1), "v", 413, CodeTooLarge},
-		{"PUT", "/v1/kv/ha/timeline/1", "v", 409, CodeRefused},
+		{"PUT", "/v1/kv/ha/own", "v", 409, CodeRefused},
 		{"DELETE", "/v1/kv/ha%2Fx", "", 409, CodeRefused},
 		{"PUT", "/v1/config/a", "\xff", 400, CodeBadRequest},
 		{"POST", "/v1/nodes", `{"node_id":3}`, 400, CodeBadRequest},
@@ -174,7 +180,7 @@ func TestRefusedRequests(t *testing.T) {
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			f := newFake()
-			w := call(New(f, nil), c.method, c.path, c.body)
+			w := call(open(f), c.method, c.path, c.body)
 			if w.Code != c.status || errorCode(t, w) != c.code {
 				t.Errorf("status %d, want %d %s: %s", w.Code, c.status, c.code, w.Body)
 			}
@@ -210,7 +216,7 @@ func TestErrorsOfTheNode(t *testing.T) {
 		t.Run(c.err.Error(), func(t *testing.T) {
 			f := newFake()
 			f.err = c.err
-			h := New(f, nil)
+			h := open(f)
 			for _, req := range [][2]string{{"PUT", "/v1/kv/a"}, {"GET", "/v1/kv/a"}, {"GET", "/v1/kv"}, {"GET", "/v1/shards"}, {"GET", "/v1/config"}, {"GET", "/v1/config/a"}, {"POST", "/v1/switchover"}} {
 				w := call(h, req[0], req[1], "")
 				if w.Code != c.status || errorCode(t, w) != c.code || !strings.Contains(w.Body.String(), c.also) {
@@ -222,7 +228,7 @@ func TestErrorsOfTheNode(t *testing.T) {
 }
 
 func TestRefusedByTheState(t *testing.T) {
-	w := call(New(newFake(), nil), "POST", "/v1/shards/assign", `{"table_id":1,"shard_id":0,"node_id":9}`)
+	w := call(open(newFake()), "POST", "/v1/shards/assign", `{"table_id":1,"shard_id":0,"node_id":9}`)
 	if w.Code != 409 || errorCode(t, w) != CodeRefused {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
@@ -232,7 +238,7 @@ func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		f.wait = true
-		h := New(f, nil)
+		h := open(f)
 		for _, c := range []struct {
 			method, path, code string
 			after              time.Duration
@@ -254,7 +260,7 @@ func TestDeadlines(t *testing.T) {
 func TestProbes(t *testing.T) {
 	f := newFake()
 	f.probes[ProbeReplica], f.probes[ProbeHealth] = true, true
-	h := New(f, nil)
+	h := open(f)
 	for _, probe := range []string{ProbePrimary, ProbeReplica, ProbeLeader, ProbeHealth, ProbeReady} {
 		want := http.StatusServiceUnavailable
 		if f.probes[probe] {
@@ -276,7 +282,7 @@ func TestMetrics(t *testing.T) {
 		{Name: "b_total", Help: "Things\nso far.", Type: "counter", Value: 4, Labels: map[string]string{"a": "2", "no-name": "x"}},
 		{Name: "no name", Value: 1},
 	}
-	w := call(New(f, nil), "GET", "/metrics", "")
+	w := call(open(f), "GET", "/metrics", "")
 	want := "# TYPE a gauge\na 0.5\n# HELP b_total Things\\nso far.\n# TYPE b_total counter\n" +
 		`b_total{a="1",z="q\"\\"} 3` + "\n" + `b_total{a="2"} 4` + "\n"
 	if w.Body.String() != want || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain; version=0.0.4") {
@@ -287,7 +293,7 @@ func TestMetrics(t *testing.T) {
 func TestPanicIsAnAnswer(t *testing.T) {
 	f := newFake()
 	f.boom = true
-	h := New(f, nil)
+	h := open(f)
 	for range MaxInFlight + 1 { // and gives its place back
 		if w := call(h, "GET", "/v1/status", ""); w.Code != 500 || errorCode(t, w) != CodeInternal {
 			t.Fatalf("status %d: %s", w.Code, w.Body)
@@ -298,7 +304,7 @@ func TestPanicIsAnAnswer(t *testing.T) {
 func TestTooManyAtOnce(t *testing.T) {
 	f := newFake()
 	f.wait, f.entered = true, make(chan struct{})
-	h := New(f, nil)
+	h := open(f)
 	ctx, cancel := context.WithCancel(t.Context())
 	finished := make(chan struct{})
 	for range MaxInFlight {

@@ -161,17 +161,21 @@ func (a *api) switchover(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, a.backend.Status())
 }
 
-// probe answers 200 or 503, for load balancers.
+// probe answers 200 or 503, for load balancers. The reason is for those who may
+// read.
 func (a *api) probe(name string) route {
-	return func(w http.ResponseWriter, _ *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
 		ok, why := a.backend.Is(name)
+		if !caller(r).allows(ScopeRead) {
+			why = ""
+		}
 		status := http.StatusOK
 		if !ok {
 			status = http.StatusServiceUnavailable
 		}
 		return writeJSON(w, status, struct {
 			OK     bool   `json:"ok"`
-			Reason string `json:"reason"`
+			Reason string `json:"reason,omitempty"`
 		}{ok, why})
 	}
 }

@@ -86,7 +86,7 @@ func TestEventStream(t *testing.T) {
 	f := newFake()
 	f.journal = records(1, 2, 3)
 	f.live = make(chan failover.Record, 8)
-	server := httptest.NewServer(New(f, nil))
+	server := httptest.NewServer(open(f))
 	t.Cleanup(server.Close)
 
 	s := openStream(t, server.URL+"/v1/events?after=1")
@@ -123,7 +123,7 @@ func TestEventStream(t *testing.T) {
 func TestSlowReaderReadsTheJournal(t *testing.T) {
 	f := newFake()
 	f.live = make(chan failover.Record, 2)
-	server := httptest.NewServer(New(f, nil))
+	server := httptest.NewServer(open(f))
 	t.Cleanup(server.Close)
 	s := openStream(t, server.URL+"/v1/events")
 	f.live <- records(1)[0]
@@ -141,7 +141,7 @@ func TestSlowReaderReadsTheJournal(t *testing.T) {
 func TestEventStreamOfARestartedNode(t *testing.T) {
 	f := newFake()
 	f.live = make(chan failover.Record, 1)
-	server := httptest.NewServer(New(f, nil))
+	server := httptest.NewServer(open(f))
 	t.Cleanup(server.Close)
 	s := openStream(t, server.URL+"/v1/events?after=900") // of the time before
 	f.live <- records(1)[0]
@@ -150,9 +150,9 @@ func TestEventStreamOfARestartedNode(t *testing.T) {
 
 func TestIdleStreamBeats(t *testing.T) {
 	f := newFake()
-	a := newAPI(f, nil)
+	a := newAPI(f, NewGuard(NewAccess(nil, Tokens{}), nil), nil)
 	a.heartbeat = time.Millisecond
-	server := httptest.NewServer(Guard(a))
+	server := httptest.NewServer(a.guard.Wrap(a.need, a))
 	t.Cleanup(server.Close)
 	s := openStream(t, server.URL+"/v1/events")
 	for beats := 0; beats < 3; {
@@ -168,7 +168,7 @@ func TestIdleStreamBeats(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	f := newFake()
 	f.subscribed = make(chan struct{}, MaxStreams)
-	server := httptest.NewServer(New(f, nil))
+	server := httptest.NewServer(open(f))
 	t.Cleanup(server.Close)
 	var open []*stream
 	for range MaxStreams {
@@ -191,7 +191,7 @@ func TestStreamsAreBounded(t *testing.T) {
 func TestEventsAsOneDocument(t *testing.T) {
 	f := newFake()
 	f.journal = records(1, 2, 3)
-	w := call(New(f, nil), "GET", "/v1/events?follow=false&after=1", "")
+	w := call(open(f), "GET", "/v1/events?follow=false&after=1", "")
 	var body struct{ Events []failover.Record }
 	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || len(body.Events) != 2 || body.Events[0].Seq != 2 {
 		t.Errorf("%v: %s", err, w.Body)

@@ -167,3 +167,10 @@ func errorCode(t *testing.T, w *httptest.ResponseRecorder) string {
 	}
 	return body.Code
 }
+
+// open serves f to everybody on this machine.
+func open(f *fakeBackend) http.Handler { return serveWith(f, NewAccess(nil, Tokens{})) }
+
+func serveWith(f *fakeBackend, access *Access) http.Handler {
+	return New(f, NewGuard(access, nil), nil)
+}

@@ -11,7 +11,7 @@ import (
 
 func TestOtherSitesMayNotWrite(t *testing.T) {
 	f := newFake()
-	h := New(f, nil)
+	h := open(f)
 	for _, c := range []struct {
 		name    string
 		method  string
@@ -46,7 +46,7 @@ func TestOtherSitesMayNotWrite(t *testing.T) {
 }
 
 func TestHostOnLoopback(t *testing.T) {
-	h := New(newFake(), nil)
+	h := open(newFake())
 	for _, c := range []struct {
 		local, host string
 		allowed     bool
@@ -63,7 +63,7 @@ func TestHostOnLoopback(t *testing.T) {
 		{"127.0.0.1:7700", "10.0.0.1:7700", false},
 		{"[::1]:7700", "evil.test", false},
 		{"[::ffff:127.0.0.1]:7700", "evil.test", false},
-		{"10.0.0.1:7700", "db1.example.com:7700", true},
+		{"10.0.0.1:7700", "db1.example.com:7700", false}, // without a token, nobody from elsewhere
 	} {
 		addr, err := net.ResolveTCPAddr("tcp", c.local)
 		if err != nil {
@@ -81,7 +81,7 @@ func TestHostOnLoopback(t *testing.T) {
 }
 
 func TestDashboard(t *testing.T) {
-	w := call(New(newFake(), nil), "GET", "/", "")
+	w := call(open(newFake()), "GET", "/", "")
 	html, policy := w.Body.String(), w.Header().Get("Content-Security-Policy")
 	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") || !strings.Contains(html, "</html>") {
 		t.Fatalf("status %d, %d bytes", w.Code, len(html))
@@ -105,7 +105,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("the page uses %s", bad)
 		}
 	}
-	if w := call(New(newFake(), nil), "GET", "/index.html", ""); w.Code != 404 {
+	if w := call(open(newFake()), "GET", "/index.html", ""); w.Code != 404 {
 		t.Errorf("/index.html: status %d", w.Code)
 	}
 }

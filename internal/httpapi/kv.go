@@ -99,10 +99,17 @@ func refuseReserved(key string) error {
 }
 
 func (a *api) kvList(w http.ResponseWriter, r *http.Request) error {
-	q, err := parse(r, "prefix", "limit", "stale")
+	q, err := parse(r, "prefix", "limit", "stale", "all")
 	if err != nil {
 		return err
 	}
+	all, err := q.flag("all", false)
+	if err != nil {
+		return err
+	}
+	prefix := q.query.Get("prefix")
+	// The cluster's own keys are shown to those who ask for them.
+	all = all || strings.HasPrefix(prefix, fsm.ReservedPrefix)
 	limit := DefaultListLimit
 	if text := q.query.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > MaxListLimit {
@@ -116,14 +123,21 @@ func (a *api) kvList(w http.ResponseWriter, r *http.Request) error {
 	}{Entries: []entryBody{}}
 	answer.Freshness, err = a.read(r, q, func(s *fsm.State) {
 		size := 0
-		for i, e := range s.KVList([]byte(q.query.Get("prefix")), limit+1) {
+		s.KVScan([]byte(prefix), func(key string, entry func() fsm.Entry) bool {
+			if !all && strings.HasPrefix(key, fsm.ReservedPrefix) {
+				return true
+			}
+			if answer.More = len(answer.Entries) == limit; answer.More {
+				return false
+			}
+			e := entry()
 			size += len(e.Key) + len(e.Value)
-			if i == limit || (size > MaxListBytes && i > 0) {
-				answer.More = true
-				return
+			if answer.More = size > MaxListBytes && len(answer.Entries) > 0; answer.More {
+				return false
 			}
 			answer.Entries = append(answer.Entries, newEntryBody(e))
-		}
+			return true
+		})
 	})
 	if err != nil {
 		return err

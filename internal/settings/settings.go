@@ -33,6 +33,11 @@ type Settings struct {
 	// APIAddr and DataAddr are what to listen on.
 	APIAddr  string
 	DataAddr string
+	// APITLS says whether the API speaks TLS: with the certificate and key in the
+	// two files, or, when they are "", with what the node makes itself.
+	APITLS   bool
+	APICert  string
+	APIKey   string
 	LogLevel hclog.Level
 	// Warnings are worth a line in the log, and no reason to stop.
 	Warnings []string
@@ -50,6 +55,7 @@ func Load(flags *Flags, environ []string) (Settings, error) {
 	}
 	l.node(&out.Node)
 	l.addresses(&out)
+	l.api(&out)
 	l.timeouts(&out.Node)
 	if len(s.faults.list) == 0 {
 		// What the node itself asks for beyond that, should it ask for more.
@@ -185,38 +191,52 @@ func (l *loader) node(c *ha.Config) {
 	c.MaxFailoverLag, _ = l.number("max-failover-lag", 0, 1<<64-1)
 }
 
-// secret reads a secret from its text or its file, whichever stands in the
-// first place. Blanks around it do not count, as in AionDB.
+// secret reads a secret of at least protocol.MinSecretLen bytes.
 func (l *loader) secret(name string, needed bool) protocol.Secret {
-	text, haveText := l.get(name)
-	file, haveFile := l.get(name + "-file")
-	switch {
-	case !haveText && !haveFile:
-		if needed {
+	text, ok := l.secretText(name)
+	if !ok {
+		if needed && !l.has(name) {
 			l.faults.add("%s is not set, nor is %s: make a secret with `aiondb-ha token -o FILE` and give the same to all nodes",
 				Option{Name: name + "-file"}.Env(), Option{Name: name}.Env())
 		}
 		return protocol.Secret{}
-	case haveText && haveFile && text.layer == file.layer:
-		l.faults.add("%s and %s are both set: unset one", text.from, file.from)
-		return protocol.Secret{}
-	case haveFile && (!haveText || file.layer < text.layer):
-		raw, err := readSmall(file.text)
-		if err != nil {
-			l.faults.add("%s: the secret cannot be read: %v", file.from, err)
-			return protocol.Secret{}
-		}
-		if err := private(file.text); err != nil {
-			l.faults.add("%s: %v", file.from, err)
-			return protocol.Secret{}
-		}
-		text = value{text: strings.TrimSpace(string(raw)), from: file.from}
 	}
 	if len(text.text) < protocol.MinSecretLen {
 		l.faults.add("%s: the secret has %d bytes, it needs %d: make one with `aiondb-ha token`", text.from, len(text.text), protocol.MinSecretLen)
 		return protocol.Secret{}
 	}
 	return protocol.NewSecret(text.text)
+}
+
+// has reports whether a secret is set, in either form.
+func (l *loader) has(name string) bool {
+	_, text := l.get(name)
+	_, file := l.get(name + "-file")
+	return text || file
+}
+
+// secretText reads a secret from its text or its file, whichever stands in the
+// first place. Blanks around it do not count, as in AionDB.
+func (l *loader) secretText(name string) (value, bool) {
+	text, haveText := l.get(name)
+	file, haveFile := l.get(name + "-file")
+	switch {
+	case haveText && haveFile && text.layer == file.layer:
+		l.faults.add("%s and %s are both set: unset one", text.from, file.from)
+		return value{}, false
+	case haveFile && (!haveText || file.layer < text.layer):
+		raw, err := readSmall(file.text)
+		if err != nil {
+			l.faults.add("%s: the secret cannot be read: %v", file.from, err)
+			return value{}, false
+		}
+		if err := private(file.text); err != nil {
+			l.faults.add("%s: %v", file.from, err)
+			return value{}, false
+		}
+		return value{text: strings.TrimSpace(string(raw)), from: file.from}, true
+	}
+	return text, haveText
 }
 
 // timeouts reads the three times and keeps them in order.

@@ -21,6 +21,10 @@ import (
 const (
 	secretA = "0123456789abcdef0123456789abcdef"
 	secretB = "fedcba9876543210fedcba9876543210"
+
+	tokenA = "token-a-0123456789abcdef0123456789"
+	tokenB = "token-b-0123456789abcdef0123456789"
+	tokenC = "token-c-0123456789abcdef0123456789"
 )
 
 // environment returns settings that are right, with changes; "" unsets.
@@ -88,10 +92,12 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestEverythingSet(t *testing.T) {
+	readToken, key := file(t, tokenC+"\n"), file(t, "-----BEGIN")
 	config := file(t, `{
 		"node_id": 3, "cluster_nodes": ["10.0.0.1:7600", "10.0.0.2:7600", "10.0.0.3:7600"],
 		"auth_token": "`+secretA+`", "auth_token_old": "`+secretB+`", "data_dir": "/d", "port": "7777",
-		"bind_addr": "0.0.0.0", "advertise_addr": "10.9.9.9:7700", "api_addr": ":8080", "data_addr": "10.0.0.3:0",
+		"bind_addr": "0.0.0.0", "advertise_addr": "10.9.9.9:7700", "api_addr": ":8080", "api_token": "`+tokenA+` `+tokenB+`",
+		"api_read_token_file": "`+readToken+`", "api_require_token": true, "api_tls_cert": "/c.pem", "api_tls_key": "`+key+`", "data_addr": "10.0.0.3:0",
 		"election_timeout_ms": 900, "health_check_timeout_ms": 300, "health_check_interval_ms": 20,
 		"max_failover_lag": 18446744073709551615, "fencing_token_path": "/f/fencing.json", "log_level": "debug", "enabled": true}`)
 	s, err := load(t, nil, "--config", config)
@@ -113,7 +119,15 @@ func TestEverythingSet(t *testing.T) {
 			HealthCheckTimeout:  300 * time.Millisecond,
 			ElectionTimeout:     900 * time.Millisecond,
 			MaxFailoverLag:      1<<64 - 1,
+			API: ha.APITokens{
+				Admin:    []protocol.Secret{protocol.NewSecret(tokenA), protocol.NewSecret(tokenB)},
+				Read:     []protocol.Secret{protocol.NewSecret(tokenC)},
+				Required: true,
+			},
 		},
+		APITLS:   true,
+		APICert:  "/c.pem",
+		APIKey:   key,
 		APIAddr:  "0.0.0.0:8080",
 		DataAddr: "10.0.0.3:0",
 		LogLevel: hclog.Debug,
@@ -225,6 +239,22 @@ func TestFaults(t *testing.T) {
 		{"config key twice", nil, []string{"--config", file(t, `{"port": 7600, "port": 7601}`)}, []string{`"port" is there twice`}},
 		{"config key misspelt", nil, []string{"--config", file(t, `{"cluster_node": "a:1"}`)}, []string{`unknown setting "cluster_node": did you mean cluster_nodes?`}},
 		{"config key from nowhere", nil, []string{"--config", file(t, `{"zzzzzzzzzzzz": 1}`)}, []string{`unknown setting "zzzzzzzzzzzz": see aiondb-ha help serve`}},
+		{"public API, no token", []string{"API_ADDR", "0.0.0.0:7700"}, nil, []string{"AIONDB_HA_API_ADDR: 0.0.0.0:7700 is reached from other machines, and nobody would be asked for a token: set AIONDB_HA_API_TOKEN_FILE"}},
+		{"public API by name, no token", []string{"API_ADDR", "db1.example.com:7700"}, nil, []string{"nobody would be asked for a token"}},
+		{"public API, token not required", []string{"API_ADDR", "10.0.0.1:1", "API_TOKEN", tokenA, "API_REQUIRE_TOKEN", "no"}, nil, []string{"AIONDB_HA_API_REQUIRE_TOKEN: 10.0.0.1:1 is reached from other machines, so a token is always asked for"}},
+		{"public API, no TLS", []string{"API_ADDR", ":7700", "API_TOKEN", tokenA, "API_TLS", "off"}, nil, []string{"AIONDB_HA_API_TLS: 0.0.0.0:7700 is reached from other machines, and tokens would cross the network in the clear"}},
+		{"a token not required", []string{"API_TOKEN", tokenA, "API_REQUIRE_TOKEN", "false"}, nil, []string{"AIONDB_HA_API_REQUIRE_TOKEN: no token is to be asked for, but one is set"}},
+		{"a short API token", []string{"API_TOKEN", "geheim"}, nil, []string{"AIONDB_HA_API_TOKEN, AIONDB_HA_API_READ_TOKEN): admin token 1: want 32 to 512"}},
+		{"an API token that no header takes", []string{"API_TOKEN", secretB + "\xff"}, nil, []string{"admin token 1"}},
+		{"the secret as API token", []string{"API_TOKEN", secretA}, nil, []string{"admin token 1 is also the cluster secret"}},
+		{"one token for both", []string{"API_TOKEN", tokenA, "API_READ_TOKEN", tokenA}, nil, []string{"read token 1 is also the cluster secret or a token of another kind"}},
+		{"five tokens", []string{"API_READ_TOKEN", strings.Join([]string{tokenA, tokenB, tokenC, tokenA + "1", tokenA + "2"}, " ")}, nil, []string{"5 read tokens: at most 4"}},
+		{"API token file for all", nil, []string{"--api-token-file", world}, []string{"--api-token-file: every user of this machine may use"}},
+		{"API token file empty", nil, []string{"--api-read-token-file", file(t, "\n")}, []string{"--api-read-token-file: there is no token in it"}},
+		{"a certificate without key", []string{"API_TLS_CERT", "/c"}, nil, []string{"AIONDB_HA_API_TLS_KEY is not set, but AIONDB_HA_API_TLS_CERT is"}},
+		{"a key without certificate", []string{"API_TLS_KEY", "/c"}, nil, []string{"AIONDB_HA_API_TLS_CERT is not set, but AIONDB_HA_API_TLS_KEY is"}},
+		{"a key for all", []string{"API_TLS_CERT", world, "API_TLS_KEY", world}, nil, []string{"AIONDB_HA_API_TLS_KEY: the private key cannot be used: every user of this machine"}},
+		{"a certificate without TLS", []string{"API_TLS_CERT", "/c", "API_TLS_KEY", file(t, ""), "API_TLS", "off"}, nil, []string{"AIONDB_HA_API_TLS: TLS is off, but AIONDB_HA_API_TLS_CERT names a certificate"}},
 		{"many at once", []string{"NODE_ID", "9", "AUTH_TOKEN", "short", "LOG_LEVEL", "loud", "ELECTION_TIMEOUT_MS", "1"}, nil, []string{"loud", "no node 9", "5 bytes", "election timeout"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -263,7 +293,7 @@ func manyNodes(n int) string {
 }
 
 func TestSecretsAreNoFlags(t *testing.T) {
-	for _, name := range []string{"--auth-token", "--auth-token-old"} {
+	for _, name := range []string{"--auth-token", "--auth-token-old", "--api-token", "--api-read-token"} {
 		fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 		fs.SetOutput(io.Discard)
 		flags := Register(fs)
@@ -278,7 +308,7 @@ func TestSecretsAreNoFlags(t *testing.T) {
 }
 
 func TestUnknownVariablesAreTold(t *testing.T) {
-	s, err := load(t, environment("NODEID", "3", "EXIT_WITH_STDIN", "1", "ALGORITHM", "raft"))
+	s, err := load(t, environment("NODEID", "3", "EXIT_WITH_STDIN", "1", "ALGORITHM", "raft", "API_CA", "ca.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,5 +341,35 @@ func TestNearest(t *testing.T) {
 		if got := Nearest(name, names); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestAPIDefaults(t *testing.T) {
+	key := file(t, "")
+	for _, c := range []struct {
+		changes       []string
+		tls, required bool
+	}{
+		{nil, false, false},
+		{[]string{"API_ADDR", "localhost:7700"}, false, false},
+		{[]string{"API_ADDR", "[::1]:7700", "API_TLS", "on"}, true, false},
+		{[]string{"API_TLS_CERT", "/c", "API_TLS_KEY", key}, true, false},
+		{[]string{"API_ADDR", "10.0.0.1:7700", "API_TOKEN", tokenA}, true, false},
+		{[]string{"API_ADDR", "10.0.0.1:7700", "API_REQUIRE_TOKEN", "true"}, true, true},
+	} {
+		s, err := load(t, environment(c.changes...))
+		if err != nil || s.APITLS != c.tls || s.Node.API.Required != c.required {
+			t.Errorf("%v: TLS %v, required %v, %v", c.changes, s.APITLS, s.Node.API.Required, err)
+		}
+	}
+}
+
+func TestReadToken(t *testing.T) {
+	s, err := ReadToken(file(t, "\n "+tokenA+"\n"+tokenB+"\n"))
+	if err != nil || string(s.Bytes()) != tokenA {
+		t.Errorf("%q, %v", s.Bytes(), err)
+	}
+	if _, err := ReadToken(file(t, " \n")); err == nil {
+		t.Error("an empty file has no token")
 	}
 }

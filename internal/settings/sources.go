@@ -75,7 +75,7 @@ func (s *sources) readEnviron(environ []string) (warnings []string) {
 		byEnv[o.Env()] = o.Name
 	}
 	// Understood elsewhere: by the commands, by serve, and by AionDB itself.
-	others := []string{EnvPrefix + "EXIT_WITH_STDIN", EnvPrefix + "ALGORITHM"}
+	others := []string{EnvPrefix + "EXIT_WITH_STDIN", EnvPrefix + "ALGORITHM", EnvPrefix + "API_CA"}
 	for _, pair := range environ {
 		env, text, _ := strings.Cut(pair, "=")
 		if name, ok := byEnv[env]; ok {

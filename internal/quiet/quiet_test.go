@@ -1,0 +1,33 @@
+package quiet
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestQuiet(t *testing.T) {
+	now := time.Unix(1000, 0)
+	q := New(func() time.Time { return now })
+	if !q.Say("a") || q.Say("a") || !q.Say("b") || q.Say("b") {
+		t.Error("not once for each source")
+	}
+	now = now.Add(Window - 1)
+	if q.Say("a") {
+		t.Error("the window is not over")
+	}
+	now = now.Add(1)
+	if !q.Say("a") {
+		t.Error("nothing in the next window")
+	}
+	now = now.Add(Window)
+	lines := 0
+	for i := range 3 * Sources {
+		if q.Say(fmt.Sprint(i)) {
+			lines++
+		}
+	}
+	if lines != Sources+1 || len(q.seen) != Sources {
+		t.Errorf("%d lines, %d sources remembered", lines, len(q.seen))
+	}
+}
