@@ -51,6 +51,10 @@ func runCommands() []command {
 			raw: func(a *app, args []string) int { return runDemo(a.ctx, args, a.stdout, a.stderr) },
 		},
 		{
+			name: "torture", short: "real nodes under every fault there is, and a verdict",
+			raw: func(a *app, args []string) int { return runTorture(a.ctx, args, a.stdout, a.stderr) },
+		},
+		{
 			name: "serve", short: "run one node",
 			long: "Every setting is a flag, a variable or a key of the config file (with underscores); a flag\n" +
 				"goes over the environment, the environment over the file. Logs go to standard error. SIGTERM\n" +

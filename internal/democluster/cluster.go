@@ -79,6 +79,12 @@ type Config struct {
 	// Dir is where data, logs and the secret live. It is created, must be empty
 	// and stays. Empty means a temporary directory, removed by Shutdown.
 	Dir string
+	// Host names the address a node listens on; nil means loopback for all.
+	Host func(id protocol.NodeID) string
+	// Around is called for every start of a node, on a thread of its own that
+	// no other goroutine runs on, and must call start on that thread; nil calls
+	// it directly. It may enter another namespace for the call.
+	Around func(id protocol.NodeID, start func() error) error
 }
 
 // Validate reports every fault of the configuration at once.
@@ -196,9 +202,13 @@ func (c *Cluster) prepare() error {
 		return err
 	}
 	c.ports = ports
-	addr := func(i int) string { return net.JoinHostPort(loopback, strconv.Itoa(ports.ports[i])) }
 	for i := range c.cfg.Nodes {
 		id := protocol.NodeID(i + 1)
+		host := loopback
+		if c.cfg.Host != nil {
+			host = c.cfg.Host(id)
+		}
+		addr := func(i int) string { return net.JoinHostPort(host, strconv.Itoa(ports.ports[i])) }
 		c.nodes = append(c.nodes, Node{
 			ID:      id,
 			Addr:    addr(i * portsPerNode),
@@ -273,7 +283,11 @@ func (c *Cluster) Start(id protocol.NodeID) error {
 	if p := c.running[id-1]; p != nil && p.running() {
 		return fmt.Errorf("node %d runs already (pid %d)", id, p.pid())
 	}
-	p, err := startProcess(c.fork, c.cfg.Binary, c.cfg.Args, c.Environ(id), c.Node(id).LogPath)
+	fork := c.fork.do
+	if around := c.cfg.Around; around != nil {
+		fork = func(start func() error) error { return c.fork.do(func() error { return around(id, start) }) }
+	}
+	p, err := startProcess(fork, c.cfg.Binary, c.cfg.Args, c.Environ(id), c.Node(id).LogPath)
 	if err != nil {
 		return fmt.Errorf("starting node %d: %w", id, err)
 	}

@@ -23,7 +23,8 @@ type process struct {
 }
 
 // startProcess forks binary with args and env, its output appended to logPath.
-func startProcess(f *forker, binary string, args, env []string, logPath string) (*process, error) {
+// It starts the process from within a call of fork.
+func startProcess(fork func(start func() error) error, binary string, args, env []string, logPath string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func startProcess(f *forker, binary string, args, env []string, logPath string) 
 	p.cmd.Env, p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = env, in, log, log
 	p.cmd.SysProcAttr = childAttr()
 	p.started = time.Now()
-	if err := f.do(p.cmd.Start); err != nil {
+	if err := fork(p.cmd.Start); err != nil {
 		_ = hold.Close()
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/term"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -48,7 +49,7 @@ func (t *tour) stay(ctx context.Context) error {
 		if now := t.client.Epoch(); now > epoch {
 			gap, first, _ := Failover(t.client.Acks(), epoch)
 			t.news("node %s is primary in epoch %d: %s without an acknowledged write",
-				t.Green(first.Node.String()), first.Epoch, t.Bold(millis(gap)))
+				t.Green(first.Node.String()), first.Epoch, t.Bold(term.Millis(gap)))
 			epoch = now
 		}
 		select {
@@ -56,7 +57,7 @@ func (t *tour) stay(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	t.line("")
+	t.Line("")
 	return t.proveAgain()
 }
 
@@ -68,7 +69,7 @@ func (t *tour) proveAgain() error {
 	acks := t.client.Acks()
 	data, primary, err := t.dump(ctx)
 	if err != nil {
-		t.line("  %s", t.Dim("no primary at the end: what was written after the tour is not proven"))
+		t.Line("  %s", t.Dim("no primary at the end: what was written after the tour is not proven"))
 		return nil
 	}
 	t.verdict.UnknownWrites = t.client.Unknown()
@@ -79,7 +80,7 @@ func (t *tour) proveAgain() error {
 
 // news writes a line with the time of day.
 func (t *tour) news(format string, args ...any) {
-	t.line("  %s  %s", t.Dim(time.Now().Format("15:04:05")), fmt.Sprintf(format, args...))
+	t.Line("  %s  %s", t.Dim(time.Now().Format("15:04:05")), fmt.Sprintf(format, args...))
 }
 
 // invite tells what there is to try.
@@ -92,8 +93,8 @@ func (t *tour) invite(ctx context.Context) {
 	}
 	replica := t.other(primary.NodeID)
 	pid, api := t.cluster.PID(primary.NodeID), t.cluster.Node(replica).APIAddr
-	t.line("  %s  the cluster keeps running under a gentle load, until %s. Try:", t.Bold("your turn"), t.Bold("Ctrl-C"))
-	t.line("")
+	t.Line("  %s  the cluster keeps running under a gentle load, until %s. Try:", t.Bold("your turn"), t.Bold("Ctrl-C"))
+	t.Line("")
 	for _, hint := range [][2]string{
 		{fmt.Sprintf("kill -9 %d", pid), "the primary; it is started again after a while"},
 		{fmt.Sprintf("kill -STOP %d", pid), "a primary that hangs; kill -CONT wakes it up"},
@@ -101,7 +102,7 @@ func (t *tour) invite(ctx context.Context) {
 		{fmt.Sprintf("%s switchover --to %d --api http://%s", t.cfg.Program, replica, api), "the planned way"},
 		{"http://" + api + "/", "the dashboard"},
 	} {
-		t.line("    %s  %s", pad(t.Cyan(hint[0]), 58), t.Dim(hint[1]))
+		t.Line("    %s  %s", pad(t.Cyan(hint[0]), 58), t.Dim(hint[1]))
 	}
-	t.line("")
+	t.Line("")
 }

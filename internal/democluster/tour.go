@@ -92,7 +92,7 @@ func Tour(ctx context.Context, cfg TourConfig) (Verdict, error) {
 		cfg.Out = io.Discard
 	}
 	t := &tour{
-		story: &story{Style: cfg.Style, live: cfg.Live, w: cfg.Out},
+		story: &story{Story: term.NewStory(cfg.Out, cfg.Style, cfg.Live)},
 		cfg:   cfg, began: time.Now(),
 		verdict: Verdict{Nodes: cfg.Cluster.Nodes, Failovers: []FailoverReport{}, Version: cfg.Version},
 	}
@@ -110,7 +110,7 @@ func (t *tour) run(ctx context.Context) (err error) {
 	}
 	defer func() {
 		broken := err != nil && !errors.Is(err, ErrInterrupted)
-		done := t.waiting(func() string { return "stopping the nodes" })
+		done := t.Waiting(func() string { return "stopping the nodes" })
 		t.cluster.Shutdown(broken)
 		done()
 		if broken || !t.cluster.temp {
@@ -150,9 +150,9 @@ func (t *tour) show(ctx context.Context) error {
 
 func (t *tour) start(context.Context) error {
 	n := len(t.cluster.Nodes())
-	t.line("")
-	t.line("  %s  %s", t.Bold("aiondb-ha demo"), t.Dim(fmt.Sprintf("%d real processes on this machine: one becomes primary, %d follow it", n, n-1)))
-	t.line("")
+	t.Line("")
+	t.Line("  %s  %s", t.Bold("aiondb-ha demo"), t.Dim(fmt.Sprintf("%d real processes on this machine: one becomes primary, %d follow it", n, n-1)))
+	t.Line("")
 	if err := t.cluster.StartAll(); err != nil {
 		return err
 	}
@@ -160,22 +160,22 @@ func (t *tour) start(context.Context) error {
 	for _, node := range t.cluster.Nodes() {
 		table.Row(t.Bold(node.ID.String()), fmt.Sprint(t.cluster.PID(node.ID)), node.Addr, t.Cyan("http://"+node.APIAddr+"/"))
 	}
-	t.table(table)
-	t.line("  %s", t.Dim("data and logs in "+t.cluster.Dir()))
-	t.line("")
+	t.Table(table)
+	t.Line("  %s", t.Dim("data and logs in "+t.cluster.Dir()))
+	t.Line("")
 	return nil
 }
 
 func (t *tour) elect(ctx context.Context) error {
 	started := time.Now()
-	done := t.waiting(func() string { return "waiting for a primary" })
+	done := t.Waiting(func() string { return "waiting for a primary" })
 	primary, err := t.cluster.WaitPrimary(ctx, 0)
 	done()
 	if err != nil {
 		return err
 	}
 	t.chapter("elect", "node %s is primary in epoch %d, after %s",
-		t.Green(primary.NodeID.String()), primary.Epoch, t.Bold(millis(time.Since(started))))
+		t.Green(primary.NodeID.String()), primary.Epoch, t.Bold(term.Millis(time.Since(started))))
 	return nil
 }
 
@@ -189,14 +189,14 @@ func (t *tour) load(ctx context.Context) error {
 		return err
 	}
 	acks := t.client.Acks()
-	t.chapter("write", "%s writes acknowledged, each on the disks of %d of %d nodes first  %s", t.Bold(count(len(acks))),
-		t.verdict.Nodes/2+1, t.verdict.Nodes, t.Dim("median "+millis(Latency(acks, 0.5))))
+	t.chapter("write", "%s writes acknowledged, each on the disks of %d of %d nodes first  %s", t.Bold(term.Count(len(acks))),
+		t.verdict.Nodes/2+1, t.verdict.Nodes, t.Dim("median "+term.Millis(Latency(acks, 0.5))))
 	return nil
 }
 
 // writes lets the client get n more acknowledgements.
 func (t *tour) writes(ctx context.Context, n int) error {
-	defer t.waiting(func() string { return "writing: " + count(t.client.Count()) + " acknowledged" })()
+	defer t.Waiting(func() string { return "writing: " + term.Count(t.client.Count()) + " acknowledged" })()
 	return t.client.WaitAcks(ctx, n)
 }
 
@@ -226,7 +226,7 @@ func (t *tour) killPrimary(ctx context.Context) error {
 	}
 	t.tellJournal(ctx, report, wall)
 	t.more(t.Bold("promoted"), "node %s is primary in epoch %d: %s without an acknowledged write",
-		t.Green(report.NewPrimary.String()), report.Epoch, t.Bold(millis(time.Duration(report.FailoverMS*1e6))))
+		t.Green(report.NewPrimary.String()), report.Epoch, t.Bold(term.Millis(time.Duration(report.FailoverMS*1e6))))
 	return t.writes(ctx, writesBetween)
 }
 
@@ -240,7 +240,7 @@ func (t *tour) mark(fault, label string, node protocol.NodeID) time.Duration {
 // failover waits for the first acknowledgement of an epoch above old and adds
 // what it took to the verdict.
 func (t *tour) failover(ctx context.Context, fault string, node protocol.NodeID, old protocol.Epoch) (FailoverReport, error) {
-	done := t.waiting(func() string { return "no primary; the client keeps trying" })
+	done := t.Waiting(func() string { return "no primary; the client keeps trying" })
 	first, err := t.client.WaitEpoch(ctx, old)
 	done()
 	if err != nil {
@@ -271,7 +271,7 @@ func (t *tour) rejoin(ctx context.Context) error {
 		return err
 	}
 	t.chapter("rejoin", "node %s is back as a replica and has all up to LSN %s, after %s",
-		t.Green(back.String()), count(int(replica.Position.LSN)), t.Bold(millis(took)))
+		t.Green(back.String()), term.Count(int(replica.Position.LSN)), t.Bold(term.Millis(took)))
 	if cut := cutRecords(log, said); cut > 0 {
 		t.more("", "%s", t.Dim(fmt.Sprintf("cut off the end of its log, which the others did not have and nobody was promised: %d record(s)", cut)))
 	}
@@ -280,7 +280,7 @@ func (t *tour) rejoin(ctx context.Context) error {
 
 // restart starts a node that was killed and waits until it has caught up.
 func (t *tour) restart(ctx context.Context, id protocol.NodeID) (time.Duration, Status, error) {
-	defer t.waiting(func() string { return "node " + id.String() + " starts again from its directory" })()
+	defer t.Waiting(func() string { return "node " + id.String() + " starts again from its directory" })()
 	primary, err := t.primary(ctx)
 	if err != nil {
 		return 0, Status{}, err
@@ -309,12 +309,12 @@ func (t *tour) killReplica(ctx context.Context) error {
 	}
 	gap := LongestGap(t.client.Acks(), from-gapLead, t.client.Now())
 	t.verdict.ReplicaKillGapMS = inMS(gap)
-	t.chapter("kill -9", "node %s, a replica: the writes go on, the longest gap between two is %s", t.Red(victim.String()), t.Bold(millis(gap)))
+	t.chapter("kill -9", "node %s, a replica: the writes go on, the longest gap between two is %s", t.Red(victim.String()), t.Bold(term.Millis(gap)))
 	took, _, err := t.restart(ctx, victim)
 	if err != nil {
 		return err
 	}
-	t.more("", "%s", t.Dim(fmt.Sprintf("node %d started again and has caught up, after %s", victim, millis(took))))
+	t.more("", "%s", t.Dim(fmt.Sprintf("node %d started again and has caught up, after %s", victim, term.Millis(took))))
 	return nil
 }
 
@@ -359,7 +359,7 @@ func (t *tour) switchover(ctx context.Context) error {
 		return err
 	}
 	t.chapter("switchover", "node %s hands over to node %s, epoch %d: a pause of %s in the writes",
-		old.NodeID, t.Green(report.NewPrimary.String()), report.Epoch, t.Bold(millis(time.Duration(report.FailoverMS*1e6))))
+		old.NodeID, t.Green(report.NewPrimary.String()), report.Epoch, t.Bold(term.Millis(time.Duration(report.FailoverMS*1e6))))
 	return t.writes(ctx, writesBetween)
 }
 
@@ -383,18 +383,18 @@ func (t *tour) prove(ctx context.Context) error {
 
 	if len(acks) > 0 {
 		bars, marks := chart(acks, t.events, acks[0].Acked, to, chartWidth)
-		t.line("")
-		t.line("      %s  %s", t.Green(bars), t.Dim("acknowledged writes"))
-		t.line("      %s", t.Dim(marks))
+		t.Line("")
+		t.Line("      %s  %s", t.Green(bars), t.Dim("acknowledged writes"))
+		t.Line("      %s", t.Dim(marks))
 	}
-	t.line("")
+	t.Line("")
 	t.tellVerdict(primary)
 	return verdict
 }
 
 // dump reads the data of whoever is primary, again if that changes meanwhile.
 func (t *tour) dump(ctx context.Context) (map[string]string, protocol.NodeID, error) {
-	defer t.waiting(func() string { return "reading back what the primary holds" })()
+	defer t.Waiting(func() string { return "reading back what the primary holds" })()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -421,10 +421,10 @@ func (t *tour) tellVerdict(primary protocol.NodeID) {
 		if n == 0 {
 			return t.Green("0")
 		}
-		return t.Red(count(n))
+		return t.Red(term.Count(n))
 	}
-	t.line("  %s  %s acknowledged   %s lost   %s acknowledged by two primaries at once", t.Bold("proof"),
-		t.Bold(count(v.AckedWrites)), mark(v.LostWrites), mark(v.DualPrimaryAcks))
-	t.line("         %s", t.Dim(fmt.Sprintf("the client's own record, held against the data of node %d", primary)))
-	t.line("")
+	t.Line("  %s  %s acknowledged   %s lost   %s acknowledged by two primaries at once", t.Bold("proof"),
+		t.Bold(term.Count(v.AckedWrites)), mark(v.LostWrites), mark(v.DualPrimaryAcks))
+	t.Line("         %s", t.Dim(fmt.Sprintf("the client's own record, held against the data of node %d", primary)))
+	t.Line("")
 }

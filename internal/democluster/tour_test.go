@@ -204,8 +204,8 @@ func TestCutRecords(t *testing.T) {
 
 func TestNumbersForPeople(t *testing.T) {
 	for got, want := range map[string]string{
-		count(0): "0", count(999): "999", count(1000): "1 000", count(1234567): "1 234 567",
-		millis(1234 * time.Microsecond): "1.2 ms", millis(612 * ms): "612 ms", millis(12 * time.Second): "12.0 s",
+		term.Count(0): "0", term.Count(999): "999", term.Count(1000): "1 000", term.Count(1234567): "1 234 567",
+		term.Millis(1234 * time.Microsecond): "1.2 ms", term.Millis(612 * ms): "612 ms", term.Millis(12 * time.Second): "12.0 s",
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package torture
+
+import "os"
+
+func newArena(int) arena { return plain{why: "name spaces are a thing of Linux"} }
+
+// Confine does nothing where there are no name spaces.
+func Confine(<-chan os.Signal) (code int, done bool) { return 0, false }
