@@ -2,6 +2,7 @@ package ha
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/protocol"
@@ -65,7 +66,25 @@ func (b backend) Metrics() []httpapi.Metric {
 		return 0
 	}
 	primary, _ := b.Is("primary")
-	return []httpapi.Metric{
+	port := b.mux.Stats()
+	count := func(name, help string, value uint64) httpapi.Metric {
+		return httpapi.Metric{Name: "aiondb_ha_" + name, Help: help, Type: "counter", Value: float64(value)}
+	}
+	metrics := []httpapi.Metric{
+		count("connections_accepted_total", "Connections on the HA port that proved themselves.", port.Accepted),
+		count("connections_rejected_total", "Connections on the HA port that were closed before a protocol saw them.", port.Rejected),
+		gauge("connections_open", "Connections of the HA port that are open, dialed ones included.", float64(port.Open)),
+		count("gossip_packets_dropped_total", "Gossip packets thrown away because nobody took them in time.", port.PacketsDropped),
+		count("gossip_packets_foreign_total", "Packets on the HA port that no gossip key of ours opens.", port.PacketsForeign),
+		gauge("secrets_accepted", "Cluster secrets this node accepts: more than one only during a rotation.", float64(len(s.Credentials.Secrets))),
+		gauge("credentials_fault", "Whether new secrets or certificates are there that cannot be used.", flag(s.Credentials.Fault != "")),
+	}
+	if cert := s.Credentials.Certificate; cert != nil {
+		metrics = append(metrics,
+			gauge("certificate_expires_seconds", "Seconds until this node's certificate ends, negative afterwards.", float64(cert.ExpiresS)),
+			gauge("certificate_ca_expires_seconds", "Seconds until the last of the CA's certificates ends.", time.Until(cert.CAExpires).Seconds()))
+	}
+	return append(metrics, []httpapi.Metric{
 		gauge("primary", "Whether this node is the primary and may acknowledge writes.", flag(primary)),
 		gauge("leader", "Whether this node is the Raft leader.", flag(s.Leader == s.NodeID)),
 		gauge("epoch", "Epoch of the current primary.", float64(s.Epoch)),
@@ -79,5 +98,5 @@ func (b backend) Metrics() []httpapi.Metric {
 		gauge("voters_reachable", "Voters that gossip holds alive.", float64(s.Quorum.Reachable)),
 		gauge("halted", "Whether this node has stopped applying commands.", flag(s.Halted != "")),
 		gauge("uptime_seconds", "Seconds since the node was started.", float64(s.UptimeMS)/1000),
-	}
+	}...)
 }

@@ -84,9 +84,17 @@ type Config struct {
 	// is derived from it.
 	Secret Secret
 
-	// OldSecrets are accepted from others but not used for sending, so that a
-	// secret can be rotated node by node.
-	OldSecrets []Secret
+	// OtherSecrets, CA, Certificate and Key are as in Credentials.
+	OtherSecrets []Secret
+	CA           []byte
+	Certificate  []byte
+	Key          Secret
+
+	// Reload, which may be nil, returns the credentials as they are now, or why
+	// they cannot be used. It is asked every CredentialInterval and by
+	// Node.ReloadCredentials: so secrets and certificates are rotated without a
+	// restart.
+	Reload func() (Credentials, error) `json:"-"`
 
 	// DataDir holds the state directory, ha/node-N under it.
 	DataDir string
@@ -160,14 +168,13 @@ func (c Config) StateDir() string {
 // Quorum returns how many of the configured voters make a majority.
 func (c Config) Quorum() int { return len(c.Nodes)/2 + 1 }
 
-// Secrets returns the secret to use and those to accept besides, in this order.
-func (c Config) Secrets() [][]byte {
-	all := [][]byte{c.Secret.Bytes()}
-	for _, s := range c.OldSecrets {
-		all = append(all, s.Bytes())
-	}
-	return all
+// Credentials returns what the node begins with.
+func (c Config) Credentials() Credentials {
+	return Credentials{Secret: c.Secret, OtherSecrets: c.OtherSecrets, CA: c.CA, Certificate: c.Certificate, Key: c.Key}
 }
+
+// Secrets returns the secret to use and those to accept besides, in this order.
+func (c Config) Secrets() [][]byte { return c.Credentials().secrets() }
 
 // Validate reports everything that is wrong with c, joined into one error, or
 // nil. Defaults count as set. Secrets never appear in the error.
@@ -215,15 +222,7 @@ func (c Config) Validate() error {
 	if len(c.DatabaseAddr) > protocol.MaxAddrLen {
 		fault("database address: %d bytes, at most %d", len(c.DatabaseAddr), protocol.MaxAddrLen)
 	}
-	for i, s := range c.Secrets() {
-		if len(s) < protocol.MinSecretLen {
-			name := "cluster secret"
-			if i > 0 {
-				name = "old cluster secret " + strconv.Itoa(i)
-			}
-			fault("%s: %d bytes, at least %d are needed: make one with `aiondb-ha token`", name, len(s), protocol.MinSecretLen)
-		}
-	}
+	faults = append(faults, c.Credentials().validate()...)
 	if err := c.API.Validate(c.Secrets()...); err != nil {
 		fault("API tokens: %w", err)
 	}

@@ -58,7 +58,7 @@ func TestConfigFaults(t *testing.T) {
 		{"loopback among others", func(c *Config) { c.AdvertiseAddr = "127.0.0.1:7600" }, "this machine alone"},
 		{"bind", func(c *Config) { c.BindAddr = "nonsense" }, "bind address \"nonsense\""},
 		{"short secret", func(c *Config) { c.Secret = NewSecret([]byte(secret)) }, "cluster secret: 14 bytes, at least 32"},
-		{"short old secret", func(c *Config) { c.OldSecrets = []Secret{NewSecret([]byte(secret))} }, "old cluster secret 1: 14 bytes"},
+		{"short old secret", func(c *Config) { c.OtherSecrets = []Secret{NewSecret([]byte(secret))} }, "other cluster secret 1: 14 bytes"},
 		{"no data dir", func(c *Config) { c.DataDir = "" }, "no data directory"},
 		{"timeout below interval", func(c *Config) { c.HealthCheckInterval = 300 * time.Millisecond }, "must be more than the health check interval"},
 		{"election below timeout", func(c *Config) { c.ElectionTimeout = 200 * time.Millisecond }, "must be more than the health check timeout"},
@@ -89,7 +89,7 @@ func TestConfigFaults(t *testing.T) {
 // Whoever prints a configuration, a node or its parts shows no secret.
 func TestConfigShowsNoSecret(t *testing.T) {
 	const secret, old = "the-secret-of-this-cluster-0123456789", "the-one-that-went-before-0123456789ab"
-	c := Config{NodeID: 1, Nodes: []string{freeAddr(t)}, DataDir: t.TempDir(), Secret: NewSecret([]byte(secret)), OldSecrets: []Secret{NewSecret([]byte(old))}}
+	c := Config{NodeID: 1, Nodes: []string{freeAddr(t)}, DataDir: t.TempDir(), Secret: NewSecret([]byte(secret)), OtherSecrets: []Secret{NewSecret([]byte(old))}}
 	p, err := Prepare(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"github.com/aiondb/aiondb-ha/fsm/command"
 	"github.com/aiondb/aiondb-ha/gossip"
 	"github.com/aiondb/aiondb-ha/health"
-	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -142,12 +141,12 @@ func (v *healthView) observe(e gossip.Evidence) {
 }
 
 // startGossip joins gossip with the configured nodes.
-func (n *Node) startGossip(id *transport.Identity) error {
+func (n *Node) startGossip() error {
 	g, err := gossip.Start(gossip.Config{
 		Local:        n.config.NodeID,
 		Advertise:    n.config.AdvertiseAddr,
 		Peers:        n.config.Nodes,
-		Keys:         id.GossipKeys(),
+		Keys:         n.mux.Identity().GossipKeys(),
 		Transport:    n.mux.GossipTransport(),
 		DatabaseAddr: n.config.DatabaseAddr,
 		APIAddr:      n.config.APIAddr,

@@ -77,6 +77,8 @@ type Node struct {
 	driver    atomic.Pointer[failover.Driver]
 	db        Database
 
+	credentials *credentialKeeper
+
 	closeOnce sync.Once
 	ready     chan struct{}   // closed when the node can answer the others
 	life      context.Context // ends when Close begins
@@ -106,6 +108,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		ready:     make(chan struct{}),
 	}
 	n.life, n.end = context.WithCancel(context.Background())
+	n.credentials = newCredentialKeeper(n, p)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -115,7 +118,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	n.health = &healthView{monitor: health.New(n.config.NodeID, n.healthTimeout()), maxLag: n.config.MaxFailoverLag}
 	n.fsm = fsm.New(log.Named("fsm"))
 	n.fsm.OnApply(n.replicated)
-	n.messenger = transport.NewMessenger(p.mux, p.identity, n.config.NodeID, n.lookup, n.serveMessage, log.Named("messages"))
+	n.messenger = transport.NewMessenger(p.mux, n.config.NodeID, n.lookup, n.serveMessage, log.Named("messages"))
 	n.startProbe(p.disk)
 	if err := n.startRaft(); err != nil {
 		return n, fmt.Errorf("starting raft: %w", err)
@@ -123,13 +126,14 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	if err := n.startDriver(ctx); err != nil {
 		return n, fmt.Errorf("starting the failover driver: %w", err)
 	}
-	if err := n.startGossip(p.identity); err != nil {
+	if err := n.startGossip(); err != nil {
 		return n, fmt.Errorf("starting gossip: %w", err)
 	}
 	n.guardHTTP = httpapi.NewGuard(n.access, log.Named("api"))
 	n.handler = httpapi.New(backend{n}, n.guardHTTP, log.Named("api"))
 	close(n.ready)
 	n.tasks.Go(n.register)
+	n.tasks.Go(n.credentials.keep)
 	return n, nil
 }
 

@@ -2,9 +2,11 @@ package ha
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -33,13 +35,13 @@ var ErrWrongSecret = transport.ErrWrongSecret
 // settings, the secret and the node's files has been found by then. Open or
 // Close must be called on it, once.
 type Prepared struct {
-	config   Config
-	identity *transport.Identity
-	access   *httpapi.Access
-	mux      *transport.Mux
-	store    *jsonlstore.Store
-	floor    *fencing.Floor
-	disk     vfs.FS // of the state directory
+	config Config
+	digest [sha256.Size]byte // of the credentials
+	access *httpapi.Access
+	mux    *transport.Mux
+	store  *jsonlstore.Store
+	floor  *fencing.Floor
+	disk   vfs.FS // of the state directory
 }
 
 // Prepare checks cfg, takes the HA port, makes sure that the nodes already
@@ -58,12 +60,15 @@ func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.identity, err = transport.NewIdentity(cfg.Secrets()...); err != nil {
+	credentials := cfg.Credentials()
+	id, err := credentials.identity(cfg.NodeID)
+	if err != nil {
 		return p, err
 	}
-	p.access = httpapi.NewAccess(cfg.Secrets(), cfg.API)
-	p.config.Secret, p.config.OldSecrets, p.config.API = Secret{}, nil, APITokens{} // not needed any more
-	if p.mux, err = transport.Listen(p.config.BindAddr, p.identity, p.config.Logger.Named("transport")); err != nil {
+	p.access = httpapi.NewAccess(credentials.secrets(), cfg.API)
+	p.digest = credentials.digest()
+	p.config.Secret, p.config.OtherSecrets, p.config.Key, p.config.API = Secret{}, nil, Secret{}, APITokens{} // not needed any more
+	if p.mux, err = transport.Listen(p.config.BindAddr, id, p.config.Logger.Named("transport")); err != nil {
 		return p, err
 	}
 	if err := p.checkSecret(ctx); err != nil {
@@ -89,6 +94,11 @@ func (p *Prepared) checkSecret(ctx context.Context) error {
 	}
 	if len(found.Rejected) == 0 {
 		return nil
+	}
+	for _, addr := range found.Rejected {
+		if err := found.Errors[addr]; errors.Is(err, transport.ErrCertificate) && len(found.Accepted) == 0 {
+			return fmt.Errorf("certificates: %w", err)
+		}
 	}
 	who := strings.Join(found.Rejected, ", ")
 	if len(found.Accepted) > 0 {
@@ -121,6 +131,28 @@ func (p *Prepared) openState() (err error) {
 			"restore the file, or set the fencing token path to where it is", p.floor.Path(), p.config.StateDir())
 	}
 	return p.floor.Create(time.Now())
+}
+
+// DataListener returns a listener for the database's own traffic between
+// nodes, of a TCP port that l has bound: what it accepts comes from nodes of
+// this cluster, encrypted, under the bounds of the HA port. It may be asked for
+// once. Who the peer is, where nodes have certificates, its connections tell by
+// PeerNode() protocol.NodeID. The port is closed with the node.
+func (p *Prepared) DataListener(l net.Listener) (net.Listener, error) {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("a listener of type %T: want one of TCP", l)
+	}
+	stream := p.mux.Stream(transport.ALPNWAL)
+	if err := p.mux.ServeAlso(tcp); err != nil {
+		return nil, err
+	}
+	return stream, nil
+}
+
+// DialData connects to another node's DataListener.
+func (p *Prepared) DialData(ctx context.Context, addr string) (net.Conn, error) {
+	return p.mux.Dial(ctx, addr, transport.ALPNWAL)
 }
 
 // Close gives up the port and the files of a Prepared that was not opened.

@@ -33,13 +33,13 @@ func (n *Node) startRaft() (err error) {
 	if err != nil {
 		return err
 	}
-	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: raftAddresses{n},
-		Logger:                log,
-		Stream:                transport.RaftStreamLayer(n.mux, n.config.AdvertiseAddr),
-		MaxPool:               raftConnPool,
-		MaxRPCsInFlight:       raftMaxInFlight,
-		Timeout:               raftDialTimeout,
+	network := transport.NewRaftTransport(n.mux, transport.RaftConfig{
+		Advertise:   n.config.AdvertiseAddr,
+		Lookup:      n.lookup, // at the time of dialing: a node may come back under another address
+		Logger:      log,
+		MaxPool:     raftConnPool,
+		MaxInFlight: raftMaxInFlight,
+		Timeout:     raftDialTimeout,
 	})
 	trans := raftshim.NewTransport(network, raftshim.Options{
 		Local: n.config.NodeID,
@@ -101,21 +101,4 @@ func (n *Node) voters() raft.Configuration {
 		})
 	}
 	return c
-}
-
-// raftAddresses finds a Raft server's address by its ID at the time it is
-// dialled, so that a node may come back under another address.
-type raftAddresses struct{ n *Node }
-
-// ServerAddr implements raft.ServerAddressProvider.
-func (a raftAddresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	node, err := protocol.ParseNodeID(string(id))
-	if err != nil {
-		return "", err
-	}
-	addr, ok := a.n.lookup(node)
-	if !ok {
-		return "", fmt.Errorf("no address is known for node %s", id)
-	}
-	return raft.ServerAddress(addr), nil
 }

@@ -36,6 +36,8 @@ type Status struct {
 	Blocked  string `json:"blocked"` // why there is no primary, or why this node can't be it; "" if nothing is in the way
 	Halted   string `json:"halted"`  // why this node applies no more commands; "" if it does
 	UptimeMS int64  `json:"uptime_ms"`
+
+	Credentials CredentialStatus `json:"credentials"`
 }
 
 // Quorum says whether the cluster can decide anything.
@@ -84,6 +86,7 @@ func (n *Node) Status() Status {
 		Quorum:        Quorum{Voters: len(voters), Needed: len(voters)/2 + 1},
 		Blocked:       driver.Blocked,
 		UptimeMS:      time.Since(n.started).Milliseconds(),
+		Credentials:   n.credentials.status(),
 	}
 	if s.Primary != protocol.NoNode {
 		s.PrimaryAddress = cluster{n}.Address(s.Primary)

@@ -146,6 +146,7 @@ type Gossip struct {
 	config Config
 	logger hclog.Logger
 	list   *memberlist.Memberlist
+	ring   *memberlist.Keyring
 	view   *view
 	meta   atomic.Pointer[[]byte] // encoded
 
@@ -216,8 +217,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("advertise address %s: %w", g.config.Advertise, err)
 	}
-	ring, err := memberlist.NewKeyring(g.config.Keys, g.config.Keys[0])
-	if err != nil {
+	if g.ring, err = memberlist.NewKeyring(g.config.Keys, g.config.Keys[0]); err != nil {
 		return nil, err
 	}
 	c := memberlist.DefaultLANConfig()
@@ -225,7 +225,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	c.Transport = g.config.Transport
 	c.AdvertiseAddr, c.AdvertisePort = ips[0].String(), int(port)
 	c.BindPort = int(port) // only what memberlist takes for an address without port
-	c.Keyring = ring
+	c.Keyring = g.ring
 	c.EnableCompression = false // the packets are small, the time is not
 
 	c.ProbeInterval = g.config.Interval
@@ -321,4 +321,20 @@ func (g *Gossip) heartbeat() (protocol.Heartbeat, bool) {
 	h := g.config.Heartbeat()
 	h.NodeID = g.config.Local
 	return h, true
+}
+
+// SetKeys replaces the keys: the first encrypts from now on. The others are
+// opened too, as are those given earlier: memberlist cannot take a key from its
+// ring while packets are being opened with it. To refuse what an old key made
+// is the transport's part.
+func (g *Gossip) SetKeys(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("no gossip key")
+	}
+	for i, key := range keys {
+		if err := g.ring.AddKey(key); err != nil {
+			return fmt.Errorf("gossip key %d of %d: %w", i+1, len(keys), err)
+		}
+	}
+	return g.ring.UseKey(keys[0])
 }

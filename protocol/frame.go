@@ -16,9 +16,9 @@ const (
 	MinSecretLen = 32
 )
 
-// readChunk is how much of a payload ReadFrame makes room for before it has
+// ReadChunk is how much of a payload ReadFrame makes room for before it has
 // seen any of it, in bytes: who announces megabytes must send them.
-const readChunk = 16 << 10
+const ReadChunk = 16 << 10
 
 var (
 	// ErrShortSecret means that the secret has fewer than MinSecretLen bytes.
@@ -107,6 +107,15 @@ func ReadFrame(r io.Reader, secret []byte) (Message, error) {
 	if len(secret) < MinSecretLen {
 		return nil, ErrShortSecret
 	}
+	frame, err := readFrame(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	return DecodeAuthenticated(frame, secret)
+}
+
+// readFrame reads the bytes of one frame, believing only its bounds.
+func readFrame(r io.Reader, room func(payload int) error) ([]byte, error) {
 	frame := make([]byte, HMACSize+HeaderSize, HMACSize+HeaderSize+64)
 	if n, err := io.ReadFull(r, frame); err != nil {
 		if n == 0 && err == io.EOF {
@@ -118,14 +127,19 @@ func ReadFrame(r io.Reader, secret []byte) (Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	if room != nil && size > ReadChunk {
+		if err := room(size); err != nil {
+			return nil, err
+		}
+	}
 	for want := len(frame) + size; len(frame) < want; {
 		at := len(frame)
-		frame = append(frame, make([]byte, min(want-at, max(at, readChunk)))...)
+		frame = append(frame, make([]byte, min(want-at, max(at, ReadChunk)))...)
 		if n, err := io.ReadFull(r, frame[at:]); err != nil {
 			return nil, cut(at+n, err)
 		}
 	}
-	return DecodeAuthenticated(frame, secret)
+	return frame, nil
 }
 
 // cut wraps the error that ended a frame after n bytes.

@@ -200,3 +200,26 @@ func (BallotAnswer) Tag() Tag          { return TagBallotAnswer }
 func (ForwardRequest) Tag() Tag        { return TagForwardRequest }
 func (ForwardReply) Tag() Tag          { return TagForwardReply }
 func (Ack) Tag() Tag                   { return TagAck }
+
+// Speaker returns the node that a message speaks for, as the message itself
+// says; false if it names none. A message whose speaker is not the node it
+// came from is a lie.
+func Speaker(m Message) (id NodeID, ok bool) {
+	switch m := m.(type) {
+	case Heartbeat:
+		return m.NodeID, true
+	case HeartbeatAck:
+		return m.NodeID, true
+	case VoteRequest:
+		return m.CandidateID, true
+	case VoteResponse:
+		return m.VoterID, true
+	case BallotRequest:
+		return m.CandidateID, true
+	case BallotAnswer:
+		return m.VoterID, true
+	case Ack:
+		return m.NodeID, true
+	}
+	return NoNode, false
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,13 +24,10 @@ import (
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/settings"
 	"github.com/aiondb/aiondb-ha/internal/term"
-	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/internal/walplane"
 )
 
 const (
-	// walProto is the ALPN name of WAL replication between nodes.
-	walProto = "aiondb-ha/wal"
 	// exitEnv makes serve end when its standard input does, so that a parent
 	// that dies leaves no process behind.
 	exitEnv = "AIONDB_HA_EXIT_WITH_STDIN"
@@ -58,7 +55,8 @@ func runCommands() []command {
 			name: "serve", short: "run one node",
 			long: "Every setting is a flag, a variable or a key of the config file (with underscores); a flag\n" +
 				"goes over the environment, the environment over the file. Logs go to standard error. SIGTERM\n" +
-				"or Ctrl-C hands the primacy over and ends; a second one ends at once.",
+				"or Ctrl-C hands the primacy over and ends; a second one ends at once. Secrets and certificates\n" +
+				"that change on disk are taken within seconds, or at once on SIGHUP.",
 			examples: []string{
 				"aiondb-ha token -o secret",
 				"aiondb-ha serve --node-id 1 --cluster-nodes 10.0.0.1:7600,10.0.0.2:7600,10.0.0.3:7600 \\",
@@ -153,10 +151,21 @@ func (a *app) serve(s settings.Settings, load func() (settings.Settings, error))
 	fmt.Fprintf(a.stdout, "node %s ready: ha %s, api %s://%s, data %s, state %s\n",
 		srv.node.ID(), s.Node.BindAddr, srv.scheme(), srv.api.Addr(), srv.data.Addr(), s.Node.StateDir())
 
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
 	var failure error
-	select {
-	case <-ctx.Done():
-	case failure = <-srv.failed:
+	for running := true; running; {
+		select {
+		case <-reload:
+			if srv.node.ReloadCredentials() == nil { // an error is in the log
+				srv.log.Info("secrets and certificates were read again")
+			}
+		case <-ctx.Done():
+			running = false
+		case failure = <-srv.failed:
+			running = false
+		}
 	}
 	stop()
 	closed := make(chan error, 1)
@@ -189,21 +198,20 @@ func (s *server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	identity, err := transport.NewIdentity(cfg.Secrets()...)
-	if err != nil {
-		return err
-	}
 	if s.prepared, err = ha.Prepare(ctx, cfg); err != nil {
 		s.prepared = nil
 		return err
 	}
-	dialer := &tls.Dialer{NetDialer: &net.Dialer{}, Config: identity.ClientTLS(walProto)}
+	streams, err := s.prepared.DataListener(s.data)
+	if err != nil {
+		return err
+	}
 	s.db, err = walplane.Open(walplane.Config{
 		Dir:      filepath.Join(cfg.DataDir, "wal"),
 		NodeID:   cfg.NodeID,
 		Voters:   len(cfg.Nodes),
-		Listener: tls.NewListener(s.data, identity.ServerTLS(walProto)),
-		Dial:     func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
+		Listener: streams,
+		Dial:     s.prepared.DialData,
 		Logger:   s.log.Named("wal"),
 		Clock:    clock.Boot,
 	})
@@ -313,7 +321,8 @@ func (s *server) listensEverywhere() bool {
 // forget drops the secrets, which are needed no more, and returns the tokens.
 func (s *server) forget() ha.APITokens {
 	tokens := s.settings.Node.API
-	s.settings.Node.Secret, s.settings.Node.OldSecrets, s.settings.Node.API = ha.Secret{}, nil, ha.APITokens{}
+	n := &s.settings.Node
+	n.Secret, n.OtherSecrets, n.Key, n.API = ha.Secret{}, nil, ha.Secret{}, ha.APITokens{}
 	return tokens
 }
 

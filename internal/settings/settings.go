@@ -54,6 +54,12 @@ func Load(flags *Flags, environ []string) (Settings, error) {
 		return Settings{Warnings: warnings}, errors.Join(s.faults.list...)
 	}
 	l.node(&out.Node)
+	out.Node.Reload = func() (ha.Credentials, error) {
+		s, _ := readSources(flags, environ)
+		l := &loader{sources: s}
+		c := l.credentials()
+		return c, errors.Join(s.faults.list...)
+	}
 	l.addresses(&out)
 	l.api(&out)
 	l.timeouts(&out.Node)
@@ -179,64 +185,15 @@ func (l *loader) node(c *ha.Config) {
 		l.faults.add("%s is not set: give this node's position in the list of nodes, from 1", where)
 	}
 
-	c.Secret = l.secret("auth-token", true)
-	if old := l.secret("auth-token-old", false); old.Len() > 0 {
-		c.OldSecrets = []protocol.Secret{old}
-	}
+	credentials := l.credentials()
+	c.Secret, c.OtherSecrets = credentials.Secret, credentials.OtherSecrets
+	c.CA, c.Certificate, c.Key = credentials.CA, credentials.Certificate, credentials.Key
 	dir, where := l.setting("data-dir")
 	if c.DataDir = dir; dir == "" {
 		l.faults.add("%s is not set: name the directory that holds this node's state", where)
 	}
 	c.FencingTokenPath, _ = l.setting("fencing-token-path")
 	c.MaxFailoverLag, _ = l.number("max-failover-lag", 0, 1<<64-1)
-}
-
-// secret reads a secret of at least protocol.MinSecretLen bytes.
-func (l *loader) secret(name string, needed bool) protocol.Secret {
-	text, ok := l.secretText(name)
-	if !ok {
-		if needed && !l.has(name) {
-			l.faults.add("%s is not set, nor is %s: make a secret with `aiondb-ha token -o FILE` and give the same to all nodes",
-				Option{Name: name + "-file"}.Env(), Option{Name: name}.Env())
-		}
-		return protocol.Secret{}
-	}
-	if len(text.text) < protocol.MinSecretLen {
-		l.faults.add("%s: the secret has %d bytes, it needs %d: make one with `aiondb-ha token`", text.from, len(text.text), protocol.MinSecretLen)
-		return protocol.Secret{}
-	}
-	return protocol.NewSecret(text.text)
-}
-
-// has reports whether a secret is set, in either form.
-func (l *loader) has(name string) bool {
-	_, text := l.get(name)
-	_, file := l.get(name + "-file")
-	return text || file
-}
-
-// secretText reads a secret from its text or its file, whichever stands in the
-// first place. Blanks around it do not count, as in AionDB.
-func (l *loader) secretText(name string) (value, bool) {
-	text, haveText := l.get(name)
-	file, haveFile := l.get(name + "-file")
-	switch {
-	case haveText && haveFile && text.layer == file.layer:
-		l.faults.add("%s and %s are both set: unset one", text.from, file.from)
-		return value{}, false
-	case haveFile && (!haveText || file.layer < text.layer):
-		raw, err := readSmall(file.text)
-		if err != nil {
-			l.faults.add("%s: the secret cannot be read: %v", file.from, err)
-			return value{}, false
-		}
-		if err := private(file.text); err != nil {
-			l.faults.add("%s: %v", file.from, err)
-			return value{}, false
-		}
-		return value{text: strings.TrimSpace(string(raw)), from: file.from}, true
-	}
-	return text, haveText
 }
 
 // timeouts reads the three times and keeps them in order.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,10 @@ func TestDefaults(t *testing.T) {
 		DataAddr: "127.0.0.1:7801",
 		LogLevel: hclog.Info,
 	}
+	if s.Node.Reload == nil {
+		t.Error("nothing to reload by")
+	}
+	s.Node.Reload = nil // functions cannot be compared
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
@@ -95,7 +100,7 @@ func TestEverythingSet(t *testing.T) {
 	readToken, key := file(t, tokenC+"\n"), file(t, "-----BEGIN")
 	config := file(t, `{
 		"node_id": 3, "cluster_nodes": ["10.0.0.1:7600", "10.0.0.2:7600", "10.0.0.3:7600"],
-		"auth_token": "`+secretA+`", "auth_token_old": "`+secretB+`", "data_dir": "/d", "port": "7777",
+		"auth_token": "`+secretA+`", "auth_token_next": "`+secretB+`", "data_dir": "/d", "port": "7777",
 		"bind_addr": "0.0.0.0", "advertise_addr": "10.9.9.9:7700", "api_addr": ":8080", "api_token": "`+tokenA+` `+tokenB+`",
 		"api_read_token_file": "`+readToken+`", "api_require_token": true, "api_tls_cert": "/c.pem", "api_tls_key": "`+key+`", "data_addr": "10.0.0.3:0",
 		"election_timeout_ms": 900, "health_check_timeout_ms": 300, "health_check_interval_ms": 20,
@@ -112,7 +117,7 @@ func TestEverythingSet(t *testing.T) {
 			AdvertiseAddr:       "10.9.9.9:7700",
 			BindAddr:            "0.0.0.0:7777",
 			Secret:              protocol.NewSecret(secretA),
-			OldSecrets:          []protocol.Secret{protocol.NewSecret(secretB)},
+			OtherSecrets:        []protocol.Secret{protocol.NewSecret(secretB)},
 			DataDir:             "/d",
 			FencingTokenPath:    "/f/fencing.json",
 			HealthCheckInterval: 20 * time.Millisecond,
@@ -132,6 +137,10 @@ func TestEverythingSet(t *testing.T) {
 		DataAddr: "10.0.0.3:0",
 		LogLevel: hclog.Debug,
 	}
+	if s.Node.Reload == nil {
+		t.Error("nothing to reload by")
+	}
+	s.Node.Reload = nil // functions cannot be compared
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
@@ -208,7 +217,7 @@ func TestFaults(t *testing.T) {
 		{"loopback beside others", []string{"CLUSTER_NODES", "10.0.0.1:1,127.0.0.1:2"}, nil, []string{"AIONDB_HA_ADVERTISE_ADDR: 127.0.0.1:2 is this machine alone, but node 1 is at 10.0.0.1:1"}},
 		{"advertise everything", []string{"ADVERTISE_ADDR", "[::]:7600"}, nil, []string{"AIONDB_HA_ADVERTISE_ADDR: [::]:7600 means every interface"}},
 		{"short token", []string{"AUTH_TOKEN", "geheim"}, nil, []string{"AIONDB_HA_AUTH_TOKEN: the secret has 6 bytes, it needs 32"}},
-		{"short old token", []string{"AUTH_TOKEN_OLD", "geheim"}, nil, []string{"AIONDB_HA_AUTH_TOKEN_OLD: the secret has 6 bytes"}},
+		{"short next token", []string{"AUTH_TOKEN_NEXT", "geheim"}, nil, []string{"AIONDB_HA_AUTH_TOKEN_NEXT: the secret has 6 bytes"}},
 		{"token and file", []string{"AUTH_TOKEN_FILE", world}, nil, []string{"AIONDB_HA_AUTH_TOKEN and AIONDB_HA_AUTH_TOKEN_FILE are both set: unset one"}},
 		{"token file for all", nil, []string{"--auth-token-file", world}, []string{"--auth-token-file: every user of this machine may use"}},
 		{"token file missing", nil, []string{"--auth-token-file", filepath.Join(dir, "none")}, []string{"--auth-token-file: the secret cannot be read"}},
@@ -293,7 +302,7 @@ func manyNodes(n int) string {
 }
 
 func TestSecretsAreNoFlags(t *testing.T) {
-	for _, name := range []string{"--auth-token", "--auth-token-old", "--api-token", "--api-read-token"} {
+	for _, name := range []string{"--auth-token", "--auth-token-next", "--api-token", "--api-read-token"} {
 		fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 		fs.SetOutput(io.Discard)
 		flags := Register(fs)
@@ -371,5 +380,74 @@ func TestReadToken(t *testing.T) {
 	}
 	if _, err := ReadToken(file(t, " \n")); err == nil {
 		t.Error("an empty file has no token")
+	}
+}
+
+// Secrets and certificates are read anew, by the same rules; the files of the
+// other secrets may come and go.
+func TestCredentialsAreReadAnew(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	token := write("secret", secretA+"\n")
+	s, err := load(t, nil, "--node-id", "1", "--cluster-nodes", "10.0.0.1:7600", "--auth-token-file", token, "--data-dir", "/d",
+		"--tls-ca", write("ca.pem", "ca"), "--tls-cert", write("cert.pem", "cert"), "--tls-key", write("key.pem", "key"))
+	if err != nil { // what is in the PEM files is looked into by the node
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name, content string
+		want          []string // the secrets; nil: refused
+		says          string
+	}{
+		{"secret", secretA, []string{secretA}, ""},
+		{"secret.next", secretB + "\n", []string{secretA, secretB}, ""},
+		{"secret.previous", "  \n", []string{secretA, secretB}, ""},
+		{"secret.previous", secretA, []string{secretA, secretB}, ""},
+		{"secret", secretB, []string{secretB, secretA}, ""},
+		{"secret.next", "", []string{secretB, secretA}, ""},
+		{"secret.previous", "short", nil, "it needs 32"},
+		{"secret.previous", "", []string{secretB}, ""},
+		{"secret", "", nil, "it needs 32"},
+		{"secret", secretA, []string{secretA}, ""},
+		{"key.pem", "", nil, "AIONDB_HA_TLS_KEY"},
+	} {
+		write(step.name, step.content)
+		c, err := s.Node.Reload()
+		if step.want == nil {
+			if err == nil || !strings.Contains(err.Error(), step.says) && !strings.Contains(err.Error(), "key.pem is empty") {
+				t.Errorf("%s = %q: %v", step.name, step.content, err)
+			}
+			continue
+		}
+		got := []string{string(c.Secret.Bytes())}
+		for _, o := range c.OtherSecrets {
+			got = append(got, string(o.Bytes()))
+		}
+		if err != nil || !slices.Equal(got, step.want) || string(c.Key.Bytes()) != "key" || string(c.CA) != "ca" {
+			t.Errorf("%s = %q: %q, %v", step.name, step.content, got, err)
+		}
+	}
+}
+
+func TestCertificatesGoTogether(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key.pem")
+	if err := os.WriteFile(key, []byte("key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := load(t, nil, "--node-id", "1", "--cluster-nodes", "10.0.0.1:7600", "--data-dir", "/d", "--tls-key", key, "--tls-ca", filepath.Join(dir, "none"))
+	for _, want := range []string{"AIONDB_HA_TLS_CERT is not set", "chmod 600", "no such file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q in %v", want, err)
+		}
 	}
 }

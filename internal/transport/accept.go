@@ -2,6 +2,7 @@ package transport
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -27,24 +28,28 @@ const (
 
 // Why a connection was closed before any protocol saw it, for the log.
 const (
+	reasonStranger   = "not a node of this cluster"
+	reasonSecret     = "another cluster secret"
+	reasonRepeated   = "the first packet of an earlier connection, sent again"
 	reasonBusy       = "too many unfinished handshakes"
 	reasonFull       = "too many connections"
-	reasonSecret     = "another cluster secret"
 	reasonNoTLS      = "not TLS"
 	reasonTimeout    = "handshake took too long"
 	reasonGone       = "closed by the other side during the handshake"
+	reasonTurned     = "silent, and its place was needed"
+	reasonCert       = "certificate not accepted"
 	reasonHandshake  = "handshake failed"
 	reasonNoProtocol = "no protocol of ours named"
 	reasonNotServed  = "protocol not served, or not yet"
 	reasonQueue      = "accept queue full"
 )
 
-func (m *Mux) acceptLoop() {
+func (m *Mux) acceptLoop(l *net.TCPListener) {
 	pause := acceptPauseMin
 	for {
-		raw, err := m.tcp.AcceptTCP()
+		tcp, err := l.AcceptTCP()
 		if err != nil {
-			if m.ctx.Err() != nil {
+			if m.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if m.quiet.say("accept") {
@@ -59,83 +64,108 @@ func (m *Mux) acceptLoop() {
 			continue
 		}
 		pause = acceptPauseMin
-		source := sourceOf(raw.RemoteAddr())
-		if !m.gate.knock(source) {
-			m.reject(raw, source, reasonBusy)
-			continue
+		raw := &muteConn{TCPConn: tcp}
+		v, out := m.gate.call(raw, sourceOf(raw.RemoteAddr()))
+		if out != nil {
+			_ = out.conn.Close() // its handshake ends, and says why
 		}
 		if !m.track(raw, "") {
-			m.gate.turnAway(source)
+			m.gate.leave(v)
 			_ = raw.Close()
 			return
 		}
-		m.wg.Go(func() { m.handshake(raw, source) })
+		m.wg.Go(func() { m.handshake(raw, v) })
 	}
 }
 
 // handshake takes a connection from the first byte to the queue of its
 // protocol, or closes it.
-func (m *Mux) handshake(raw *net.TCPConn, source netip.Addr) {
+func (m *Mux) handshake(raw *muteConn, v *visitor) {
+	refuse := func(reason string, err error) {
+		turned := m.gate.turnedOut(v)
+		m.gate.leave(v)
+		m.forget(raw)
+		_ = raw.Close()
+		if turned {
+			reason = reasonTurned
+		}
+		m.note(v.source, reason, err)
+	}
 	_ = raw.SetDeadline(time.Now().Add(m.handshakeTimeout))
+	served := m.served.Load()
+	id, config := served.id, served.config.Clone()
 	var asked []string // the protocols the client named
-	config := m.serverTLS.Load().Clone()
+	var secret *credential
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		asked = hello.SupportedProtos
+		nonce, mac, ok := parseKnock(hello.ServerName)
+		if !ok || noProtocol(asked) == reasonNoProtocol {
+			return nil, errStranger
+		}
+		if secret = id.knocked(nonce, mac); secret == nil {
+			return nil, errOtherSecret
+		}
+		if !m.nonces.first(nonce) {
+			return nil, errRepeated
+		}
+		if !m.gate.advance(v) {
+			return nil, errCrowded
+		}
+		raw.open.Store(true)
 		return nil, nil // go on with config
 	}
 	conn := tls.Server(raw, config)
 	if err := conn.Handshake(); err != nil {
-		m.note(source, handshakeReason(err, asked, config.NextProtos), err)
-		if errors.Is(err, ErrWrongSecret) {
+		switch {
+		case errors.Is(err, errOtherSecret):
+			_, _ = raw.TCPConn.Write(accessDenied)
+		case errors.Is(err, ErrWrongSecret), errors.Is(err, ErrCertificate):
 			m.letRead(raw)
 		}
-		m.gate.turnAway(source)
-		m.forget(raw)
-		_ = raw.Close()
+		refuse(handshakeReason(err, asked, config.NextProtos), err)
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
-	proto := conn.ConnectionState().NegotiatedProtocol
+	state := conn.ConnectionState()
 	m.mu.Lock()
-	l := m.streams[proto]
+	l := m.streams[state.NegotiatedProtocol]
 	m.mu.Unlock()
 	if l == nil {
-		m.gate.turnAway(source)
-		m.reject(raw, source, noProtocol(asked))
+		refuse(noProtocol(asked), nil)
 		return
 	}
-	if !m.gate.admit(source) {
-		m.reject(raw, source, reasonFull)
+	at := time.Now()
+	node, err := id.check(state.PeerCertificates, x509.ExtKeyUsageClientAuth, at)
+	if err != nil {
+		refuse(reasonHandshake, err)
 		return
 	}
-	if !m.track(raw, proto) {
-		m.gate.leave(source)
-		m.forget(raw)
-		_ = raw.Close()
+	if !m.gate.advance(v) {
+		refuse(reasonFull, nil)
 		return
 	}
-	c := &peerConn{Conn: conn, mux: m, proto: proto, release: func() { m.gate.leave(source) }}
+	c := &peerConn{
+		Conn: conn, mux: m, proto: state.NegotiatedProtocol, release: func() { m.gate.leave(v) },
+		id: id, secret: secret, node: node, at: at,
+	}
+	if !m.keep(raw, c) {
+		_ = c.Close()
+		return
+	}
 	m.stats.accepted.Add(1)
 	if !l.deliver(c) {
 		_ = c.Close()
-		m.note(source, proto+": "+reasonQueue, nil)
+		m.note(v.source, c.proto+": "+reasonQueue, nil)
 	}
 }
 
 // letRead closes our half and reads on for a moment: closing with unread bytes
 // in the socket resets the connection, and the peer would see a broken pipe
 // instead of our alert. Only for a peer that came as far as a certificate.
-func (m *Mux) letRead(raw *net.TCPConn) {
+func (m *Mux) letRead(raw *muteConn) {
 	_ = raw.CloseWrite()
 	_ = raw.SetReadDeadline(time.Now().Add(lingerTimeout))
 	_, _ = io.CopyN(io.Discard, raw, lingerBytes)
-}
-
-// reject closes a connection and notes why.
-func (m *Mux) reject(raw net.Conn, source netip.Addr, reason string) {
-	m.forget(raw)
-	_ = raw.Close()
-	m.note(source, reason, nil)
 }
 
 // note counts a refused connection and says so once per source and window.
@@ -151,7 +181,7 @@ func (m *Mux) note(source netip.Addr, reason string, err error) {
 		return
 	}
 	args := []any{"from", source.String(), "reason", reason}
-	if err != nil && reason == reasonHandshake {
+	if err != nil && (reason == reasonHandshake || reason == reasonCert) {
 		args = append(args, "error", err)
 	}
 	m.logger.Log(level, "connection refused; of this source no more is said for a minute", args...)
@@ -162,8 +192,16 @@ func (m *Mux) note(source netip.Addr, reason string, err error) {
 func handshakeReason(err error, asked, served []string) string {
 	var record tls.RecordHeaderError
 	switch {
-	case errors.Is(err, ErrWrongSecret):
+	case errors.Is(err, errStranger):
+		return reasonStranger
+	case errors.Is(err, ErrWrongSecret), errors.Is(err, errOtherSecret):
 		return reasonSecret
+	case errors.Is(err, errRepeated):
+		return reasonRepeated
+	case errors.Is(err, errCrowded):
+		return reasonBusy
+	case errors.Is(err, ErrCertificate):
+		return reasonCert
 	case errors.As(err, &record):
 		return reasonNoTLS
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -29,13 +29,12 @@ func (s *Messenger) Call(ctx context.Context, to protocol.NodeID, m protocol.Mes
 		switch {
 		case s.ctx.Err() != nil:
 			err = ErrClosed
-		case ctx.Err() != nil && !errors.Is(err, ErrWrongSecret):
+		case ctx.Err() != nil && !errors.Is(err, ErrWrongSecret) && !errors.Is(err, ErrCertificate):
 			err = context.Cause(ctx)
 		}
 		return nil, &CallError{To: to, Addr: addr, Sent: sent, Err: err}
 	}
-	frame, err := protocol.EncodeAuthenticated(m, s.id.accepted[0].message)
-	if err != nil {
+	if _, err := protocol.Encode(m); err != nil {
 		return fail("", false, err)
 	}
 	if to == s.local || to == protocol.NoNode {
@@ -54,8 +53,8 @@ func (s *Messenger) Call(ctx context.Context, to protocol.NodeID, m protocol.Mes
 	case <-s.ctx.Done():
 		return fail(addr, false, ErrClosed)
 	}
-	if c := p.take(addr); c != nil {
-		answer, sent, err := c.roundTrip(ctx, frame)
+	if c := p.take(addr, s.mux.Identity()); c != nil {
+		answer, sent, err := c.roundTrip(ctx, m)
 		if err == nil {
 			p.keep(c)
 			return answer, nil
@@ -68,7 +67,7 @@ func (s *Messenger) Call(ctx context.Context, to protocol.NodeID, m protocol.Mes
 	if err != nil {
 		return fail(addr, false, err)
 	}
-	answer, sent, err := c.roundTrip(ctx, frame)
+	answer, sent, err := c.roundTrip(ctx, m)
 	if err != nil {
 		return fail(addr, sent, err)
 	}
@@ -108,15 +107,17 @@ func (s *Messenger) peer(id protocol.NodeID) *peer {
 }
 
 // take returns the newest idle connection to addr that is alive, nil if there
-// is none. Those to another address are closed: the node has moved.
-func (p *peer) take(addr string) *callConn {
+// is none. Those to another address are closed: the node has moved; and so are
+// those made with another identity than now's: it is being replaced, and what
+// was made with it may end at any time.
+func (p *peer) take(addr string, id *Identity) *callConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
 		p.idle[len(p.idle)-1] = nil
 		p.idle = p.idle[:len(p.idle)-1]
-		if c.addr == addr && c.rest.Stop() && !c.isDead() {
+		if c.addr == addr && c.conn.id == id && c.rest.Stop() && !c.isDead() {
 			return c
 		}
 		_ = c.conn.Close()
@@ -151,7 +152,9 @@ func (p *peer) keep(c *callConn) {
 // that its end is known when it happens and not at the next request.
 type callConn struct {
 	addr    string
-	conn    net.Conn
+	to      protocol.NodeID
+	conn    *peerConn
+	sealer  *protocol.Sealer
 	answers chan protocol.Message // room for one
 	dead    chan struct{}         // closed when the reader has ended
 	err     error                 // why; read after dead
@@ -169,20 +172,25 @@ func (c *callConn) isDead() bool {
 
 // connect dials, greets, and starts the reader.
 func (s *Messenger) connect(ctx context.Context, to protocol.NodeID, addr string) (*callConn, error) {
-	conn, err := s.mux.Dial(ctx, addr, ALPNMessage)
+	dialed, err := s.mux.DialNode(ctx, to, addr, ALPNMessage)
 	if err != nil {
 		return nil, err
 	}
+	conn := dialed.(*peerConn)
 	r := bufio.NewReader(conn)
 	if err := s.greet(ctx, conn, r, to, addr); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	c := &callConn{addr: addr, conn: conn, answers: make(chan protocol.Message, 1), dead: make(chan struct{})}
-	key := s.id.accepted[0].message
+	sealer, opener, err := conn.session()
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c := &callConn{addr: addr, to: to, conn: conn, sealer: sealer, answers: make(chan protocol.Message, 1), dead: make(chan struct{})}
 	if !s.spawn(conn, func() {
 		defer close(c.dead)
-		c.err = c.read(r, key)
+		c.err = c.read(r, opener)
 	}) {
 		return nil, ErrClosed
 	}
@@ -203,7 +211,7 @@ func (s *Messenger) greet(ctx context.Context, conn net.Conn, r io.Reader, to pr
 	var welcome [welcomeSize]byte
 	if _, err := io.ReadFull(r, welcome[:]); err != nil {
 		// If the peer refused us, the read knows why a write failed.
-		if writeErr != nil && !errors.Is(err, ErrWrongSecret) {
+		if writeErr != nil && !errors.Is(err, ErrWrongSecret) && !errors.Is(err, ErrCertificate) {
 			err = writeErr
 		}
 		return fmt.Errorf("greet %s: %w", addr, err)
@@ -219,10 +227,13 @@ func (s *Messenger) greet(ctx context.Context, conn net.Conn, r io.Reader, to pr
 
 // read passes answers on until the connection ends or an answer comes that
 // nobody asked for.
-func (c *callConn) read(r io.Reader, key []byte) error {
+func (c *callConn) read(r io.Reader, opener *protocol.Opener) error {
 	for {
-		m, err := protocol.ReadFrame(r, key)
+		m, err := opener.Read(r, nil)
 		if err != nil {
+			return err
+		}
+		if err := speaksFor(c.to, m); err != nil {
 			return err
 		}
 		select {
@@ -233,15 +244,28 @@ func (c *callConn) read(r io.Reader, key []byte) error {
 	}
 }
 
-// roundTrip sends one frame and waits for one answer. After an error the
+// speaksFor refuses a message that names another sender than the one it came from.
+func speaksFor(from protocol.NodeID, m protocol.Message) error {
+	if id, ok := protocol.Speaker(m); ok && id != from {
+		return fmt.Errorf("node %d sent a message in the name of node %d", from, id)
+	}
+	return nil
+}
+
+// roundTrip sends one message and waits for one answer. After an error the
 // connection is closed. sent is false only if the peer certainly did not get
 // the whole frame: a frame that is not whole is never executed.
-func (c *callConn) roundTrip(ctx context.Context, frame []byte) (answer protocol.Message, sent bool, err error) {
+func (c *callConn) roundTrip(ctx context.Context, m protocol.Message) (answer protocol.Message, sent bool, err error) {
 	select {
 	case <-c.answers:
 		_ = c.conn.Close()
 		return nil, false, errors.New("the peer sent an answer that nobody asked for")
 	default:
+	}
+	frame, err := c.sealer.Seal(m)
+	if err != nil {
+		_ = c.conn.Close()
+		return nil, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()

@@ -10,29 +10,49 @@
 //	+-------------+          +-------------+        frames of ALPNMessage
 //	| HA port TCP |          | HA port UDP |
 //	+------+------+          +------+------+
-//	       | TLS 1.3, both sides    | memberlist packets
-//	       | pinned to that key     |
+//	       | a knock, TLS 1.3       | memberlist packets that
+//	       | both sides             | one of the keys opens
 //	       v ALPN                   v
 //	  +---------+-----------+-----------------+----------+
 //	  | raft    | msg       | gossip          | probe    |
 //	  +---------+-----------+-----------------+----------+
-//	   RaftStream- Messenger   Mux.Gossip-      CheckPeers
-//	   Layer                   Transport
+//	   Raft-       Messenger   Mux.Gossip-      CheckPeers
+//	   Transport               Transport
 //
-// A connection becomes visible to the room behind its protocol only after both
-// sides have proved the secret. Whatever else arrives (plaintext, random bytes,
-// TLS below 1.3, no certificate, the certificate of another cluster, an unknown
-// protocol) is closed, and the log says so once per source and minute.
+// A connection goes through three doors, each with bounds of its own, and
+// becomes visible to the room behind its protocol after the last:
 //
-// The certificate is a carrier for the public key and nothing more: its dates
-// and names decide nothing, no clock is asked. Both sides compare the peer's
-// key with those derived from the secrets they accept.
+//   - The knock (see knock.go): the first packet shows that the dialing side
+//     holds the secret. Whoever does not gets not one byte in answer, except
+//     that a node of another secret is told so, and costs one reading of a
+//     ClientHello.
+//   - TLS 1.3, both sides: by the secret, each compares the other's public key
+//     with those the accepted secrets give, and dates and names in the
+//     certificate decide nothing; or by certificates of the operator, whose
+//     chain and dates are checked and which name the node (see certificates.go).
+//   - A place among the connections of its source.
+//
+// The log tells of what is refused once per source and minute.
+//
+// # Who speaks
+//
+// Where nodes have certificates, a node is only ever taken for the one its
+// certificate names: it is dialed as that (DialNode), its messages and Raft's
+// must name it as their sender (Messenger, RaftTransport). By the secret alone,
+// every holder is believed. Gossip packets are encrypted with a key all nodes
+// share, so what they tell is evidence and decides nothing.
 //
 // # Rotation
 //
 // An Identity holds one secret that it presents and any number that it
-// accepts. Three rolling restarts replace a secret, and at each step any two
-// nodes understand each other: (old) -> (old, new) -> (new, old) -> (new).
+// accepts; Mux.Renew replaces it while the port is open. A secret is replaced
+// in three steps through all nodes, and at each any two of them understand each
+// other: (old) -> (old, new) -> (new, old) -> (new). Certificates of the same
+// CA are simply replaced; a CA is, by way of a file with both.
+//
+// Open connections stay until what they were made with is no longer accepted.
+// Message connections are given up by the dialing side as soon as they rest,
+// so that none is left by then with a request on it.
 //
 // # What is promised of a call
 //
@@ -40,8 +60,8 @@
 // (ErrNotSent), and a request of which nobody can say (ErrNoAnswer) apart. It
 // never sends twice what may not be done twice.
 //
-// Replay within a connection and between connections is stopped by TLS: every
-// record is numbered under keys that exist for one connection only. The HMAC of
-// a message frame does not add to that; a sequence bound into the frame itself
-// would only matter to one who already broke TLS.
+// Frames are authenticated with keys that exist for one direction of one
+// connection (TLS exporter and message key), and numbered: one that is
+// repeated, comes from another connection, or comes back is refused without
+// being looked into.
 package transport

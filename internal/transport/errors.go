@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/aiondb/aiondb-ha/protocol"
@@ -13,6 +14,9 @@ import (
 var (
 	// ErrWrongSecret: the two nodes do not share a secret. See WrongSecretError.
 	ErrWrongSecret = errors.New("another cluster secret")
+	// ErrCertificate: one of the two nodes does not accept the other's
+	// certificate. See CertificateError.
+	ErrCertificate = errors.New("certificate not accepted")
 	// ErrPortTaken: the HA port is in use by another process. See PortTakenError.
 	ErrPortTaken = errors.New("port in use")
 	// ErrClosed: the Mux or Messenger was closed.
@@ -49,17 +53,55 @@ func (e *WrongSecretError) Error() string {
 // Is makes errors.Is(err, ErrWrongSecret) true.
 func (e *WrongSecretError) Is(target error) bool { return target == ErrWrongSecret }
 
-// RefusedByPeer turns the error of the first read on a dialed connection into
-// a WrongSecretError if it is the peer's TLS alert, which at that place means
-// that the peer did not accept our certificate. Other errors pass unchanged.
-func RefusedByPeer(err error, addr string) error {
-	// crypto/tls does not export its alert type for TCP connections; the
-	// operation's name is what documents the alert's origin.
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" {
-		return &WrongSecretError{Addr: addr, ByPeer: true}
+// CertificateError says that a certificate of the operator was not accepted.
+// errors.Is(err, ErrCertificate) holds.
+type CertificateError struct {
+	Addr   string // the peer; empty where it is not known
+	ByPeer bool   // true: the peer refused our certificate; false: we refused its
+	Err    error  // why; nil where only the peer knows
+}
+
+func (e *CertificateError) Error() string {
+	who := "the peer"
+	if e.Addr != "" {
+		who = e.Addr
 	}
-	return err
+	switch {
+	case e.ByPeer:
+		return who + " refused our certificate: its log says why"
+	case e.Addr == "":
+		return fmt.Sprintf("certificate not accepted: %v", e.Err)
+	}
+	return fmt.Sprintf("the certificate of %s is not accepted: %v", who, e.Err)
+}
+
+// Is makes errors.Is(err, ErrCertificate) true.
+func (e *CertificateError) Is(target error) bool { return target == ErrCertificate }
+
+// Unwrap returns why.
+func (e *CertificateError) Unwrap() error { return e.Err }
+
+// isAlert reports whether err is an alert the peer has sent, and whether it is
+// the one named, any if the name is empty. crypto/tls exports neither its alert
+// type for TCP connections nor the numbers; the operation's name and the alert's
+// text are what tells them.
+func isAlert(err error, name string) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && strings.HasSuffix(op.Err.Error(), name)
+}
+
+// refusedByPeer turns the error of the first read on a dialed connection into
+// a WrongSecretError or CertificateError if it is the peer's alert, which at
+// that place means that the peer did not accept our certificate. Other errors
+// pass unchanged.
+func (id *Identity) refusedByPeer(err error, addr string) error {
+	switch {
+	case !isAlert(err, ""):
+		return err
+	case id.certs != nil:
+		return &CertificateError{Addr: addr, ByPeer: true}
+	}
+	return &WrongSecretError{Addr: addr, ByPeer: true}
 }
 
 // PortTakenError says which address could not be bound because it is in use.

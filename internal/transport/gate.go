@@ -1,45 +1,76 @@
 package transport
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
 )
 
-// Bounds of what strangers, and a peer gone wild, may hold open at a time.
+// Bounds of what strangers, and a peer gone wild, may hold open at a time. The
+// three stages are counted apart, so that whoever is many in one of them
+// leaves the others alone.
 const (
-	// maxHandshakes bounds connections that have not proved the secret yet.
+	// maxCallers bounds connections that have not knocked yet: strangers, all
+	// of them, and nodes for the moment their first packet takes.
+	maxCallers = 256
+	// maxCallersPerSource is the part of it one IP address may take.
+	maxCallersPerSource = 64
+	// maxHandshakes bounds connections that have knocked and are not done with
+	// their handshake. This is all that ever costs public-key cryptography.
 	maxHandshakes = 128
 	// maxHandshakesPerSource is the part of it one IP address may take.
-	maxHandshakesPerSource = 32
-	// maxConns bounds connections that have proved it. A node needs about ten
-	// per peer.
+	maxHandshakesPerSource = 64
+	// maxConns bounds connections that have proved themselves. A node needs
+	// about ten per peer.
 	maxConns = 1024
 	// maxConnsPerSource is the part of it one IP address may take. A whole
 	// cluster on one machine fits.
 	maxConnsPerSource = 512
 )
 
-// gate counts connections: first as handshakes, then, once admitted, as
-// connections. It holds an entry per source that has any open, so the bounds
-// above bound it too. It is safe for concurrent use.
+// stage is how far a connection has come.
+type stage int
+
+const (
+	calling  stage = iota // has not knocked
+	shaking               // has knocked: in the TLS handshake
+	admitted              // has proved itself
+	stages
+)
+
+// gate counts connections by stage and source. It holds an entry per source
+// that has any open, so the bounds above bound it too. It is safe for
+// concurrent use.
 type gate struct {
-	mu         sync.Mutex
-	handshakes int
-	conns      int
-	sources    map[netip.Addr]*sourceCount
+	mu      sync.Mutex
+	total   [stages]int
+	sources map[netip.Addr]*sourceCount
+	callers []*visitor // those in the first stage
 }
 
-type sourceCount struct{ handshakes, conns int }
+type sourceCount struct {
+	count   [stages]int
+	callers []*visitor
+}
 
-// knock takes a handshake's place; false if there is none.
-func (g *gate) knock(source netip.Addr) bool {
+// visitor is an accepted connection as the gate counts it.
+type visitor struct {
+	source netip.Addr
+	conn   net.Conn
+	stage  stage
+	turned bool // turned out to make room for another
+	at, in int  // its places in gate.callers and sourceCount.callers
+}
+
+// call lets a connection in. Where its source, or all together, hold their
+// bound already, one of those that have not knocked is returned instead, drawn by lot, for
+// the caller to close: a node knocks with its first packet, so that the lot
+// falls on those who only hold a place.
+func (g *gate) call(conn net.Conn, source netip.Addr) (v, out *visitor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.sources[source]
-	if g.handshakes >= maxHandshakes || (s != nil && s.handshakes >= maxHandshakesPerSource) {
-		return false
-	}
 	if s == nil {
 		s = &sourceCount{}
 		if g.sources == nil {
@@ -47,50 +78,79 @@ func (g *gate) knock(source netip.Addr) bool {
 		}
 		g.sources[source] = s
 	}
-	g.handshakes++
-	s.handshakes++
-	return true
+	switch {
+	case len(s.callers) >= maxCallersPerSource:
+		out = s.callers[rand.IntN(len(s.callers))] //nolint:gosec // G404: nothing secret hangs on the lot
+	case len(g.callers) >= maxCallers:
+		out = g.callers[rand.IntN(len(g.callers))] //nolint:gosec // G404: nothing secret hangs on the lot
+	}
+	v = &visitor{source: source, conn: conn, at: len(g.callers), in: len(s.callers)}
+	g.callers, s.callers = append(g.callers, v), append(s.callers, v)
+	g.total[calling]++
+	s.count[calling]++
+	if out != nil {
+		out.turned = true
+		g.take(out)
+	}
+	return v, out
 }
 
-// turnAway gives back the place knock took.
-func (g *gate) turnAway(source netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.handshakes--
-	g.sources[source].handshakes--
-	g.forget(source)
+// take takes a visitor out of the count of its stage.
+func (g *gate) take(v *visitor) {
+	s := g.sources[v.source]
+	g.total[v.stage]--
+	s.count[v.stage]--
+	if v.stage == calling {
+		last := g.callers[len(g.callers)-1]
+		g.callers[v.at], last.at = last, v.at
+		g.callers[len(g.callers)-1] = nil
+		g.callers = g.callers[:len(g.callers)-1]
+		last = s.callers[len(s.callers)-1]
+		s.callers[v.in], last.in = last, v.in
+		s.callers[len(s.callers)-1] = nil
+		s.callers = s.callers[:len(s.callers)-1]
+	}
+	if s.count == [stages]int{} {
+		delete(g.sources, v.source)
+	}
 }
 
-// admit turns the place knock took into a connection's; false, and the place
-// given back, if there is none.
-func (g *gate) admit(source netip.Addr) bool {
+// advance moves a visitor to the next stage; false, and it stays where it is,
+// if that is full or it was turned out meanwhile.
+func (g *gate) advance(v *visitor) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := g.sources[source]
-	g.handshakes--
-	s.handshakes--
-	if g.conns >= maxConns || s.conns >= maxConnsPerSource {
-		g.forget(source)
+	next, limit, perSource := shaking, maxHandshakes, maxHandshakesPerSource
+	if v.stage == shaking {
+		next, limit, perSource = admitted, maxConns, maxConnsPerSource
+	}
+	s := g.sources[v.source]
+	if v.turned || g.total[next] >= limit || s.count[next] >= perSource {
 		return false
 	}
-	g.conns++
-	s.conns++
+	// Counted there first: a source without a connection is forgotten.
+	g.total[next]++
+	s.count[next]++
+	g.take(v)
+	v.stage = next
 	return true
 }
 
-// leave gives back the place admit took.
-func (g *gate) leave(source netip.Addr) {
+// leave gives back the place of a visitor, whatever its stage. It must be
+// called once.
+func (g *gate) leave(v *visitor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.conns--
-	g.sources[source].conns--
-	g.forget(source)
+	if !v.turned {
+		g.take(v)
+	}
 }
 
-func (g *gate) forget(source netip.Addr) {
-	if s := g.sources[source]; s.handshakes == 0 && s.conns == 0 {
-		delete(g.sources, source)
-	}
+// turnedOut reports whether the visitor had to make room for another.
+func (g *gate) turnedOut(v *visitor) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return v.turned
 }
 
 // sourceOf returns the IP address of the other side, without zone or port; the zero Addr

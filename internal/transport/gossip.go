@@ -21,8 +21,7 @@ const (
 	// nonce and tag. Shorter ones are not worth a look.
 	minPacket = 1 + 12 + 16
 	// maxPacketVersion is the highest version of memberlist's encryption, the
-	// first byte of every packet. Packets that begin otherwise would be looked
-	// into, and logged, before they are authenticated.
+	// first byte of every packet.
 	maxPacketVersion = 1
 )
 
@@ -140,7 +139,7 @@ func (t *gossipTransport) Shutdown() error {
 // they are dropped and counted: gossip bears losses, and the reader must never
 // stand still.
 func (t *gossipTransport) readPackets() {
-	buf := make([]byte, maxPacket)
+	buf, scratch := make([]byte, maxPacket), make([]byte, maxPacket)
 	for {
 		n, from, err := t.mux.udp.ReadFrom(buf)
 		at := time.Now()
@@ -163,8 +162,12 @@ func (t *gossipTransport) readPackets() {
 			}
 			continue
 		}
-		if n < minPacket || buf[0] > maxPacketVersion {
-			t.mux.stats.packetsDropped.Add(1)
+		// memberlist would find out too, at a higher price, and say so each time.
+		if !t.mux.Identity().opens(buf[:n], scratch) {
+			t.mux.stats.packetsForeign.Add(1)
+			if source := sourceOf(from).String(); t.mux.quiet.say("packet " + source) {
+				t.mux.logger.Warn("gossip packet dropped: no key of ours opens it; of this source no more is said for a minute", "from", source)
+			}
 			continue
 		}
 		packet := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: at}

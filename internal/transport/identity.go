@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -9,12 +11,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
-	"net"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/protocol"
@@ -27,8 +29,11 @@ const (
 	labelTLS       = "tls identity ed25519"
 	labelGossip    = "gossip aes-256"
 	labelMessage   = "message hmac-sha256"
+	labelKnock     = "knock hmac-sha256"
+	labelKeyID     = "key id"
 
 	derivedKeySize = 32 // bytes, each
+	keyIDSize      = 4  // bytes
 )
 
 // maxSecrets bounds how many secrets an Identity accepts: each costs a
@@ -36,12 +41,16 @@ const (
 const maxSecrets = 8
 
 // Identity is what a node derives from the cluster secrets: the key it proves
-// itself with, the keys it accepts, and the keys of gossip and messages.
+// itself with, the keys it accepts, and the keys of gossip and messages. With
+// certificates of the operator (see WithCertificates) those take the place of
+// the derived TLS key, and the secret is needed all the same.
 //
-// It is immutable and safe for concurrent use. It keeps no secret, only what
-// was derived, and prints as a redacted word in every format.
+// It is immutable and safe for concurrent use; Mux.Renew puts another one in
+// its place. It keeps no secret, only what was derived, and prints as a
+// redacted word in every format.
 type Identity struct {
-	accepted []credential // [0] is the one presented
+	accepted []credential  // [0] is the one presented
+	certs    *certificates // nil: TLS by the secret
 }
 
 // credential is what one secret gives.
@@ -49,7 +58,10 @@ type credential struct {
 	cert    tls.Certificate
 	public  ed25519.PublicKey
 	gossip  []byte
+	packets cipher.AEAD // of the gossip key
 	message []byte
+	knock   []byte
+	keyID   string
 }
 
 // NewIdentity derives an identity. The first secret is the one the node
@@ -100,6 +112,22 @@ func deriveCredential(secret []byte) (credential, error) {
 	if err != nil {
 		return credential{}, err
 	}
+	knock, err := derive(labelKnock)
+	if err != nil {
+		return credential{}, err
+	}
+	keyID, err := hkdf.Key(sha256.New, secret, []byte(derivationSalt), labelKeyID, keyIDSize)
+	if err != nil {
+		return credential{}, err
+	}
+	block, err := aes.NewCipher(gossip)
+	if err != nil {
+		return credential{}, err
+	}
+	packets, err := cipher.NewGCM(block)
+	if err != nil {
+		return credential{}, err
+	}
 	key := ed25519.NewKeyFromSeed(seed)
 	public, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
@@ -113,7 +141,10 @@ func deriveCredential(secret []byte) (credential, error) {
 		cert:    tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
 		public:  public,
 		gossip:  gossip,
+		packets: packets,
 		message: message,
+		knock:   knock,
+		keyID:   hex.EncodeToString(keyID),
 	}, nil
 }
 
@@ -142,12 +173,6 @@ func (id *Identity) GossipKeys() [][]byte {
 	return keys
 }
 
-// MessageKey returns a copy of the key that this node's own requests are
-// authenticated with, 32 bytes.
-func (id *Identity) MessageKey() []byte {
-	return append([]byte(nil), id.accepted[0].message...)
-}
-
 // find returns the accepted credential of a public key, nil if there is none.
 // Every accepted key is compared, each in constant time.
 func (id *Identity) find(public ed25519.PublicKey) *credential {
@@ -160,31 +185,32 @@ func (id *Identity) find(public ed25519.PublicKey) *credential {
 	return found
 }
 
-// peerOf returns the credential the other side of an established connection
-// has proved. The frames of a message connection are keyed by what the
-// *dialing* side proved, which both sides know and both accept.
-func (id *Identity) peerOf(conn net.Conn) (*credential, error) {
-	c, ok := conn.(*peerConn)
-	if !ok {
-		return nil, fmt.Errorf("connection of type %T did not come from the HA port", conn)
+// KeyIDs names the accepted secrets, the one that is presented first. A key ID
+// says nothing of the secret but whether it is the same on two nodes.
+func (id *Identity) KeyIDs() []string {
+	ids := make([]string, len(id.accepted))
+	for i, c := range id.accepted {
+		ids[i] = c.keyID
 	}
-	return id.check(c.ConnectionState())
+	return ids
 }
 
-// check is the pin: exactly one certificate, and its key is one we accept.
-func (id *Identity) check(state tls.ConnectionState) (*credential, error) {
-	if len(state.PeerCertificates) != 1 {
-		return nil, &WrongSecretError{}
+// holds reports whether the secret of c is accepted.
+func (id *Identity) holds(c *credential) bool { return id.find(c.public) != nil }
+
+// opens reports whether a gossip packet was encrypted with an accepted key, as
+// memberlist does: version (1) | nonce (12) | AES-GCM. scratch is overwritten.
+func (id *Identity) opens(packet, scratch []byte) bool {
+	const nonceAt, cipherAt = 1, 1 + 12
+	if len(packet) < minPacket || packet[0] > maxPacketVersion {
+		return false
 	}
-	public, ok := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return nil, &WrongSecretError{}
+	for i := range id.accepted {
+		if _, err := id.accepted[i].packets.Open(scratch[:0], packet[nonceAt:cipherAt], packet[cipherAt:], nil); err == nil {
+			return true
+		}
 	}
-	c := id.find(public)
-	if c == nil {
-		return nil, &WrongSecretError{}
-	}
-	return c, nil
+	return false
 }
 
 const redacted = "transport.Identity(redacted)"

@@ -19,13 +19,13 @@ func TestIdentityIsDerived(t *testing.T) {
 	if !bytes.Equal(a.accepted[0].cert.Certificate[0], b.accepted[0].cert.Certificate[0]) {
 		t.Error("two nodes with one secret have different certificates")
 	}
-	if !bytes.Equal(a.MessageKey(), b.MessageKey()) || !bytes.Equal(a.GossipKeys()[0], b.GossipKeys()[0]) {
+	if !bytes.Equal(a.accepted[0].message, b.accepted[0].message) || !bytes.Equal(a.GossipKeys()[0], b.GossipKeys()[0]) {
 		t.Error("two nodes with one secret have different keys")
 	}
 	keys := map[string]string{}
 	for name, key := range map[string][]byte{
-		"message": a.MessageKey(), "gossip": a.GossipKeys()[0], "tls": a.accepted[0].cert.PrivateKey.(ed25519.PrivateKey).Seed(),
-		"other message": other.MessageKey(), "other gossip": other.GossipKeys()[0], "secret": secret("one")[:32],
+		"message": a.accepted[0].message, "gossip": a.GossipKeys()[0], "knock": a.accepted[0].knock, "tls": a.accepted[0].cert.PrivateKey.(ed25519.PrivateKey).Seed(),
+		"other message": other.accepted[0].message, "other gossip": other.GossipKeys()[0], "secret": secret("one")[:32],
 	} {
 		if len(key) != 32 {
 			t.Errorf("the %s key has %d bytes", name, len(key))
@@ -36,9 +36,8 @@ func TestIdentityIsDerived(t *testing.T) {
 		keys[string(key)] = name
 	}
 	// What was handed out is a copy.
-	a.MessageKey()[0]++
 	a.GossipKeys()[0][0]++
-	if !bytes.Equal(a.MessageKey(), b.MessageKey()) || !bytes.Equal(a.GossipKeys()[0], b.GossipKeys()[0]) {
+	if !bytes.Equal(a.GossipKeys()[0], b.GossipKeys()[0]) {
 		t.Error("a caller could change a key")
 	}
 }
@@ -85,7 +84,7 @@ func TestIdentityIsNeverPrinted(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "id", id)
 	for _, c := range id.accepted {
 		seed := c.cert.PrivateKey.(ed25519.PrivateKey).Seed()
-		for _, key := range [][]byte{c.gossip, c.message, seed} {
+		for _, key := range [][]byte{c.gossip, c.message, c.knock, seed} {
 			for _, form := range []string{string(key), hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), strings.Trim(fmt.Sprint(key), "[]")} {
 				if strings.Contains(out.String(), form) {
 					t.Fatalf("a key is printed:\n%s", out.String())

@@ -24,10 +24,11 @@ import (
 //
 //	version u8 | node_id u64 LE
 //
-// and closes when `to` is not its own node ID. Then frames follow
-// (protocol.EncodeAuthenticated), one request, one answer, in turn.
+// and closes when `to` is not its own node ID, or when the other's certificate
+// names another node than `from`. Then frames follow (protocol.Sealer, with keys
+// of this connection alone), one request, one answer, in turn.
 const (
-	greetingVersion = 1
+	greetingVersion = 2
 	greetingSize    = 1 + 8 + 8
 	welcomeSize     = 1 + 8
 )
@@ -48,10 +49,19 @@ const (
 	// maxServed bounds the accepted message connections, and with them the
 	// handlers that run at a time.
 	maxServed = 256
+	// maxServedPerPeer is the part of it one node may take.
+	maxServedPerPeer = 2 * maxCallsPerPeer
+	// maxLarge bounds the payloads of more than protocol.ReadChunk bytes that are
+	// received and handled at a time, of one node; the rest waits, unread. With
+	// protocol.MaxPayload it bounds the memory that one node can make another use.
+	maxLarge = 2
+	// largeTimeout bounds how long such a frame may take to arrive.
+	largeTimeout = 30 * time.Second
 )
 
 // Handler answers the messages of other nodes. from is what the peer said it
-// is when it connected: every holder of the secret is believed. ctx ends when the
+// is when it connected, and what its certificate names where nodes have any;
+// else every holder of the secret is believed. ctx ends when the
 // Messenger is closed. An error closes the connection, so that the caller
 // learns that there will be no answer; what can be answered in the protocol
 // should be.
@@ -61,7 +71,6 @@ type Handler func(ctx context.Context, from protocol.NodeID, m protocol.Message)
 // for concurrent use.
 type Messenger struct {
 	mux     *Mux
-	id      *Identity
 	local   protocol.NodeID
 	lookup  func(protocol.NodeID) (string, bool)
 	handler Handler
@@ -77,6 +86,7 @@ type Messenger struct {
 	mu     sync.Mutex
 	closed bool
 	peers  map[protocol.NodeID]*peer
+	guests map[protocol.NodeID]*guest
 	conns  map[net.Conn]struct{} // open connections of either side
 
 	closeOnce sync.Once
@@ -85,20 +95,21 @@ type Messenger struct {
 // NewMessenger starts answering the message connections of mux. lookup gives
 // the HA address ("host:port") of a node; it is asked at every new connection
 // and must not block. The caller closes the Messenger before the Mux.
-func NewMessenger(mux *Mux, id *Identity, local protocol.NodeID, lookup func(protocol.NodeID) (addr string, ok bool), handler Handler, logger hclog.Logger) *Messenger {
+func NewMessenger(mux *Mux, local protocol.NodeID, lookup func(protocol.NodeID) (addr string, ok bool), handler Handler, logger hclog.Logger) *Messenger {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Messenger{
-		mux: mux, id: id, local: local, lookup: lookup, handler: handler,
+		mux: mux, local: local, lookup: lookup, handler: handler,
 		logger:   logger,
 		quiet:    quiet{now: time.Now},
 		listener: mux.Stream(ALPNMessage),
 		served:   make(chan struct{}, maxServed),
 		ctx:      ctx, cancel: cancel,
-		peers: make(map[protocol.NodeID]*peer),
-		conns: make(map[net.Conn]struct{}),
+		peers:  make(map[protocol.NodeID]*peer),
+		guests: make(map[protocol.NodeID]*guest),
+		conns:  make(map[net.Conn]struct{}),
 	}
 	mux.setNode(local)
 	s.wg.Go(s.acceptLoop)
@@ -163,13 +174,39 @@ func (s *Messenger) acceptLoop() {
 	}
 }
 
-// serve answers one connection until it ends.
-func (s *Messenger) serve(c net.Conn) {
-	peer, err := s.id.peerOf(c)
-	if err != nil {
-		s.warn("identity", "message connection refused", "error", err)
-		return
+// guest is what one calling node holds.
+type guest struct {
+	conns int           // open; guarded by Messenger.mu
+	large chan struct{} // a place per large payload
+}
+
+// enter counts a connection of a node; nil if it has too many.
+func (s *Messenger) enter(from protocol.NodeID) *guest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.guests[from]
+	if g == nil {
+		g = &guest{large: make(chan struct{}, maxLarge)}
+		s.guests[from] = g
 	}
+	if g.conns >= maxServedPerPeer {
+		return nil
+	}
+	g.conns++
+	return g
+}
+
+func (s *Messenger) leave(from protocol.NodeID, g *guest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.conns--; g.conns == 0 {
+		delete(s.guests, from)
+	}
+}
+
+// serve answers one connection until it ends.
+func (s *Messenger) serve(accepted net.Conn) {
+	c := accepted.(*peerConn)
 	r := bufio.NewReader(c)
 	from, err := s.welcome(c, r)
 	if err != nil {
@@ -178,37 +215,68 @@ func (s *Messenger) serve(c net.Conn) {
 		}
 		return
 	}
-	for {
-		_ = c.SetReadDeadline(time.Now().Add(serverIdle))
-		request, err := protocol.ReadFrame(r, peer.message)
-		if err != nil {
-			if !isEnd(err) {
-				s.warn("read "+from.String(), "message connection ended", "node", from, "error", err)
-			}
-			return
-		}
-		answer, err := s.handler(s.ctx, from, request)
-		if err == nil && answer == nil {
-			err = errors.New("the handler gave neither an answer nor an error")
-		}
-		if err != nil {
-			s.warn("handler "+from.String(), "request not answered", "node", from, "tag", request.Tag(), "error", err)
-			return
-		}
-		frame, err := protocol.EncodeAuthenticated(answer, peer.message)
-		if err != nil {
-			s.warn("answer "+from.String(), "answer not sent", "node", from, "tag", answer.Tag(), "error", err)
-			return
-		}
-		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
-		if _, err := c.Write(frame); err != nil {
-			return
-		}
+	g := s.enter(from)
+	if g == nil {
+		s.warn("crowd "+from.String(), "message connection refused: the node has too many open", "node", from, "limit", maxServedPerPeer)
+		return
+	}
+	defer s.leave(from, g)
+	sealer, opener, err := c.session()
+	if err != nil {
+		s.warn("keys", "message connection refused", "node", from, "error", err)
+		return
+	}
+	for s.exchange(c, r, from, g, sealer, opener) {
 	}
 }
 
+// exchange reads one request and answers it; false when the connection is over.
+func (s *Messenger) exchange(c net.Conn, r io.Reader, from protocol.NodeID, g *guest, sealer *protocol.Sealer, opener *protocol.Opener) bool {
+	large := false
+	defer func() {
+		if large {
+			<-g.large
+		}
+	}()
+	_ = c.SetReadDeadline(time.Now().Add(serverIdle))
+	request, err := opener.Read(r, func(int) error {
+		select {
+		case g.large <- struct{}{}:
+			large = true
+		case <-s.ctx.Done():
+			return ErrClosed
+		}
+		return c.SetReadDeadline(time.Now().Add(largeTimeout))
+	})
+	if err == nil {
+		err = speaksFor(from, request)
+	}
+	if err != nil {
+		if !isEnd(err) {
+			s.warn("read "+from.String(), "message connection ended", "node", from, "error", err)
+		}
+		return false
+	}
+	answer, err := s.handler(s.ctx, from, request)
+	if err == nil && answer == nil {
+		err = errors.New("the handler gave neither an answer nor an error")
+	}
+	if err != nil {
+		s.warn("handler "+from.String(), "request not answered", "node", from, "tag", request.Tag(), "error", err)
+		return false
+	}
+	frame, err := sealer.Seal(answer)
+	if err != nil {
+		s.warn("answer "+from.String(), "answer not sent", "node", from, "tag", answer.Tag(), "error", err)
+		return false
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+	_, err = c.Write(frame)
+	return err == nil
+}
+
 // welcome reads the greeting and answers it.
-func (s *Messenger) welcome(c net.Conn, r io.Reader) (protocol.NodeID, error) {
+func (s *Messenger) welcome(c *peerConn, r io.Reader) (protocol.NodeID, error) {
 	_ = c.SetDeadline(time.Now().Add(HandshakeTimeout))
 	defer func() { _ = c.SetDeadline(time.Time{}) }()
 	var greeting [greetingSize]byte
@@ -228,6 +296,9 @@ func (s *Messenger) welcome(c net.Conn, r io.Reader) (protocol.NodeID, error) {
 	}
 	if to != s.local {
 		return 0, fmt.Errorf("node %d looks for node %d here: check the order of the node list and the node IDs", from, to)
+	}
+	if node := c.PeerNode(); node != protocol.NoNode && node != from {
+		return 0, fmt.Errorf("the peer calls itself node %d, and its certificate names node %d", from, node)
 	}
 	if from == s.local || from == protocol.NoNode {
 		return 0, fmt.Errorf("the peer calls itself node %d: two nodes must not have the same node ID", from)

@@ -40,7 +40,7 @@ func (b *phonebook) lookup(id protocol.NodeID) (string, bool) {
 func caller(t *testing.T, id *Identity, book *phonebook) *Messenger {
 	t.Helper()
 	m := open(t, id, nil)
-	s := NewMessenger(m, id, 1, book.lookup, func(context.Context, protocol.NodeID, protocol.Message) (protocol.Message, error) {
+	s := NewMessenger(m, 1, book.lookup, func(context.Context, protocol.NodeID, protocol.Message) (protocol.Message, error) {
 		return nil, errors.New("nobody calls here")
 	}, nil)
 	t.Cleanup(func() { _ = s.Close() })
@@ -51,7 +51,7 @@ func caller(t *testing.T, id *Identity, book *phonebook) *Messenger {
 func answerer(t *testing.T, id *Identity, book *phonebook, addr string, h Handler) (*Mux, *Messenger) {
 	t.Helper()
 	m := openAt(t, addr, id, nil)
-	s := NewMessenger(m, id, 2, book.lookup, h, nil)
+	s := NewMessenger(m, 2, book.lookup, h, nil)
 	t.Cleanup(func() { _ = s.Close() })
 	book.set(2, m.Addr().String())
 	return m, s
@@ -62,9 +62,9 @@ var (
 	propose = protocol.ForwardRequest{Kind: protocol.ForwardPropose, TimeoutUS: 1000, Payload: []byte(`"Noop"`)}
 )
 
-func ack(_ context.Context, from protocol.NodeID, m protocol.Message) (protocol.Message, error) {
+func ack(_ context.Context, _ protocol.NodeID, m protocol.Message) (protocol.Message, error) {
 	if b, ok := m.(protocol.BallotRequest); ok {
-		return protocol.Ack{Epoch: b.Epoch, NodeID: from}, nil
+		return protocol.Ack{Epoch: b.Epoch, NodeID: 2}, nil
 	}
 	return protocol.ForwardReply{}, nil
 }
@@ -96,7 +96,7 @@ func TestCallIsAnswered(t *testing.T) {
 	c := caller(t, id, book)
 	for range 3 {
 		got, err := c.Call(within(t, patience), 2, ballot)
-		if want := (protocol.Ack{Epoch: 7, NodeID: 1}); err != nil || got != want {
+		if want := (protocol.Ack{Epoch: 7, NodeID: 2}); err != nil || got != want {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
@@ -117,13 +117,13 @@ func TestManyCallsAtOnce(t *testing.T) {
 				break
 			}
 		}
-		return protocol.Ack{Epoch: m.(protocol.BallotRequest).Epoch}, nil
+		return protocol.Ack{Epoch: m.(protocol.BallotRequest).Epoch, NodeID: 2}, nil
 	})
 	c := caller(t, id, book)
 	var wg sync.WaitGroup
 	for i := range 200 {
 		wg.Go(func() {
-			want := protocol.Ack{Epoch: protocol.Epoch(i)}
+			want := protocol.Ack{Epoch: protocol.Epoch(i), NodeID: 2}
 			got, err := c.Call(within(t, patience), 2, protocol.BallotRequest{Epoch: protocol.Epoch(i), CandidateID: 1})
 			if err != nil || got != want {
 				t.Errorf("call %d: %+v, %v", i, got, err)
@@ -228,7 +228,7 @@ func TestWrongNodeAnswers(t *testing.T) {
 	var calls atomic.Int64
 	m, _ := answerer(t, id, book, "127.0.0.1:0", func(context.Context, protocol.NodeID, protocol.Message) (protocol.Message, error) {
 		calls.Add(1)
-		return protocol.Ack{}, nil
+		return protocol.Ack{NodeID: 2}, nil
 	})
 	book.set(3, m.Addr().String())
 	_, err := caller(t, id, book).Call(within(t, patience), 3, propose)
@@ -251,7 +251,7 @@ func TestNoAnswer(t *testing.T) {
 		calls.Add(1)
 		select {
 		case <-release:
-			return protocol.Ack{}, nil
+			return protocol.Ack{NodeID: 2}, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -270,7 +270,7 @@ func TestNoAnswer(t *testing.T) {
 	close(release)
 	// The late answers belong to nobody: the connections they are for are gone.
 	got, err := c.Call(within(t, patience), 2, ballot)
-	if err != nil || got != (protocol.Ack{}) {
+	if err != nil || got != (protocol.Ack{NodeID: 2}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -300,7 +300,7 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 					fail = false
 					return nil, errors.New("the connection ends here, after the request")
 				}
-				return protocol.Ack{}, nil
+				return protocol.Ack{NodeID: 2}, nil
 			})
 			c := caller(t, id, book)
 			if _, err := c.Call(within(t, patience), 2, ballot); err != nil { // now one is kept
@@ -370,17 +370,17 @@ func TestPeerMoves(t *testing.T) {
 	noLeaks(t)
 	id, book := identity(t, "right"), &phonebook{}
 	answerer(t, id, book, "127.0.0.1:0", func(context.Context, protocol.NodeID, protocol.Message) (protocol.Message, error) {
-		return protocol.Ack{Epoch: 1}, nil
+		return protocol.Ack{Epoch: 1, NodeID: 2}, nil
 	})
 	c := caller(t, id, book)
-	if got, err := c.Call(within(t, patience), 2, ballot); err != nil || got != (protocol.Ack{Epoch: 1}) {
+	if got, err := c.Call(within(t, patience), 2, ballot); err != nil || got != (protocol.Ack{Epoch: 1, NodeID: 2}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	// The old one still answers where it was, but the book says otherwise.
 	answerer(t, id, book, "127.0.0.1:0", func(context.Context, protocol.NodeID, protocol.Message) (protocol.Message, error) {
-		return protocol.Ack{Epoch: 2}, nil
+		return protocol.Ack{Epoch: 2, NodeID: 2}, nil
 	})
-	if got, err := c.Call(within(t, patience), 2, ballot); err != nil || got != (protocol.Ack{Epoch: 2}) {
+	if got, err := c.Call(within(t, patience), 2, ballot); err != nil || got != (protocol.Ack{Epoch: 2, NodeID: 2}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +43,6 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // Close closes all of those and returns when every goroutine of the Mux has
 // ended.
 type Mux struct {
-	id     *Identity
 	logger hclog.Logger
 	tcp    *net.TCPListener
 	udp    *net.UDPConn
@@ -60,12 +60,14 @@ type Mux struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	serverTLS atomic.Pointer[tls.Config] // for the protocols that are listened to
+	nonces nonces
+	served atomic.Pointer[served] // replaced with mu held
 
 	mu      sync.Mutex
 	closed  bool
+	doors   []*net.TCPListener // beside tcp
 	streams map[string]*streamListener
-	conns   map[net.Conn]string // open TCP connections, their protocol; "" during the handshake
+	conns   map[net.Conn]openConn // open TCP connections
 
 	closeOnce sync.Once
 	closeErr  error
@@ -74,16 +76,29 @@ type Mux struct {
 	gossip     *gossipTransport
 }
 
+// served is what the next connection is made with.
+type served struct {
+	id     *Identity
+	config *tls.Config // of the accepting side, for the protocols that are listened to
+}
+
+// openConn is what a Mux knows of a TCP connection.
+type openConn struct {
+	proto string    // "" during the handshake of an accepted one
+	peer  *peerConn // nil during the handshake
+}
+
 // Stats counts what happened on the HA port since it was opened.
 type Stats struct {
-	Accepted       uint64 // connections that proved the secret
+	Accepted       uint64 // connections that proved themselves
 	Rejected       uint64 // connections that were closed before a protocol saw them
 	Open           int    // connections open at present, dialed ones too, handshakes included
 	PacketsDropped uint64 // gossip packets thrown away because nobody took them
+	PacketsForeign uint64 // gossip packets that no key of ours opens
 }
 
 type counters struct {
-	accepted, rejected, packetsDropped atomic.Uint64
+	accepted, rejected, packetsDropped, packetsForeign atomic.Uint64
 }
 
 // Listen binds addr ("host:port"; an empty host is all addresses, port 0 any
@@ -105,16 +120,17 @@ func listen(addr string, id *Identity, logger hclog.Logger, handshakeTimeout tim
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mux{
-		id: id, logger: logger, tcp: tcp, udp: udp,
+		logger: logger, tcp: tcp, udp: udp,
 		handshakeTimeout: handshakeTimeout,
 		quiet:            quiet{now: time.Now},
 		ctx:              ctx, cancel: cancel,
 		streams: make(map[string]*streamListener),
-		conns:   make(map[net.Conn]string),
+		conns:   make(map[net.Conn]openConn),
 	}
+	m.served.Store(&served{id: id})
 	_, _ = rand.Read(m.instance[:]) // never fails: crypto/rand ends the process instead
 	probes := m.Stream(ALPNProbe)
-	m.wg.Go(m.acceptLoop)
+	m.wg.Go(func() { m.acceptLoop(m.tcp) })
 	m.wg.Go(func() { m.answerProbes(probes) })
 	return m, nil
 }
@@ -161,8 +177,35 @@ func (m *Mux) Port() int { return m.tcp.Addr().(*net.TCPAddr).Port }
 // uses GossipTransport does not read from it.
 func (m *Mux) PacketConn() net.PacketConn { return m.udp }
 
-// Identity returns the identity the port was opened with.
-func (m *Mux) Identity() *Identity { return m.id }
+// Identity returns the identity that new connections are made with.
+func (m *Mux) Identity() *Identity { return m.served.Load().id }
+
+// Renew replaces the identity. New connections are made with it; open ones
+// stay, but for those that could not be made any more because their secret or
+// the peer's certificate is not accepted now: they are closed.
+func (m *Mux) Renew(id *Identity) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serve(id)
+	for c, open := range m.conns {
+		if open.peer != nil && !open.peer.acceptedBy(id) {
+			_ = c.Close() // its owner sees an error and closes it once more
+		}
+	}
+}
+
+// ServeAlso accepts connections on a second listener, under the same bounds
+// and for the same protocols. The Mux closes it.
+func (m *Mux) ServeAlso(l *net.TCPListener) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errors.Join(ErrClosed, l.Close())
+	}
+	m.doors = append(m.doors, l)
+	m.wg.Go(func() { m.acceptLoop(l) })
+	return nil
+}
 
 // Stats returns the counters; cheap.
 func (m *Mux) Stats() Stats {
@@ -174,6 +217,7 @@ func (m *Mux) Stats() Stats {
 		Rejected:       m.stats.rejected.Load(),
 		Open:           open,
 		PacketsDropped: m.stats.packetsDropped.Load(),
+		PacketsForeign: m.stats.packetsForeign.Load(),
 	}
 }
 
@@ -194,7 +238,7 @@ func (m *Mux) Stream(proto string) net.Listener {
 		return l
 	}
 	m.streams[proto] = l
-	m.renewServerTLS()
+	m.serve(m.Identity())
 	return l
 }
 
@@ -204,7 +248,7 @@ func (m *Mux) unlisten(l *streamListener) {
 	defer m.mu.Unlock()
 	if m.streams[l.proto] == l {
 		delete(m.streams, l.proto)
-		m.renewServerTLS()
+		m.serve(m.Identity())
 	}
 }
 
@@ -216,15 +260,15 @@ func (m *Mux) serves() bool {
 	return len(m.streams) > 1
 }
 
-// renewServerTLS makes the handshake offer exactly the protocols listened to.
+// serve makes the handshake offer exactly the protocols listened to, as id.
 // m.mu is held.
-func (m *Mux) renewServerTLS() {
+func (m *Mux) serve(id *Identity) {
 	protos := make([]string, 0, len(m.streams))
 	for p := range m.streams {
 		protos = append(protos, p)
 	}
 	slices.Sort(protos)
-	m.serverTLS.Store(m.id.ServerTLS(protos...))
+	m.served.Store(&served{id: id, config: id.serverTLS(protos...)})
 }
 
 // GossipTransport returns the port as memberlist wants it. There is one per
@@ -237,11 +281,22 @@ func (m *Mux) GossipTransport() memberlist.Transport {
 // setNode lets probes tell which node this is.
 func (m *Mux) setNode(id protocol.NodeID) { m.node.Store(uint64(id)) }
 
-// Dial connects to addr ("host:port") with the given protocol. The handshake
-// is bounded by HandshakeTimeout and by ctx. A node with another secret is a
-// WrongSecretError: from here if it is we who refuse it, from the first Read
-// if it is the peer who refuses us.
+// Dial connects to addr ("host:port") with the given protocol. A host name is
+// resolved each time. The handshake is bounded by HandshakeTimeout and by ctx.
+// A node with another secret is a WrongSecretError, one whose certificate is
+// not accepted a CertificateError: from here if it is we who refuse it, from
+// the first Read if it is the peer who refuses our certificate.
 func (m *Mux) Dial(ctx context.Context, addr, proto string) (net.Conn, error) {
+	return m.dial(ctx, protocol.NoNode, addr, proto)
+}
+
+// DialNode is Dial for a certain node: where nodes have certificates, one that
+// names another node is a WrongNodeError.
+func (m *Mux) DialNode(ctx context.Context, node protocol.NodeID, addr, proto string) (net.Conn, error) {
+	return m.dial(ctx, node, addr, proto)
+}
+
+func (m *Mux) dial(ctx context.Context, want protocol.NodeID, addr, proto string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
@@ -255,21 +310,46 @@ func (m *Mux) Dial(ctx context.Context, addr, proto string) (net.Conn, error) {
 		_ = raw.Close()
 		return nil, ErrClosed
 	}
-	conn := tls.Client(raw, m.id.ClientTLS(proto))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = raw.Close()
-		m.forget(raw)
-		if errors.Is(err, ErrWrongSecret) {
-			return nil, &WrongSecretError{Addr: addr}
-		}
-		return nil, m.dialError(fmt.Errorf("handshake with %s: %w", addr, err))
+	id := m.Identity()
+	c := &peerConn{mux: m, proto: proto, dialed: addr, id: id, secret: &id.accepted[0]}
+	c.Conn = tls.Client(raw, id.clientTLS(proto))
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return nil, m.handshakeError(addr, err)
 	}
-	if got := conn.ConnectionState().NegotiatedProtocol; got != proto {
-		_ = raw.Close()
-		m.forget(raw)
+	c.at = time.Now()
+	state := c.ConnectionState()
+	if state.NegotiatedProtocol != proto {
+		_ = c.Close()
 		return nil, fmt.Errorf("%s does not speak %s", addr, proto)
 	}
-	return &peerConn{Conn: conn, mux: m, proto: proto, dialed: addr}, nil
+	if c.node, err = id.check(state.PeerCertificates, x509.ExtKeyUsageServerAuth, c.at); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	if want != protocol.NoNode && c.node != protocol.NoNode && c.node != want {
+		_ = c.Close()
+		return nil, &WrongNodeError{Addr: addr, Want: want, Got: c.node}
+	}
+	if !m.keep(raw, c) {
+		_ = c.Close()
+		return nil, ErrClosed
+	}
+	return c, nil
+}
+
+// handshakeError words why a node did not become a peer.
+func (m *Mux) handshakeError(addr string, err error) error {
+	var certificate *CertificateError
+	switch {
+	case errors.Is(err, ErrWrongSecret):
+		return &WrongSecretError{Addr: addr}
+	case errors.As(err, &certificate):
+		return &CertificateError{Addr: addr, Err: certificate.Err}
+	case isAlert(err, "access denied"):
+		return &WrongSecretError{Addr: addr, ByPeer: true}
+	}
+	return m.dialError(fmt.Errorf("handshake with %s: %w", addr, err))
 }
 
 func (m *Mux) dialError(err error) error {
@@ -286,7 +366,19 @@ func (m *Mux) track(c net.Conn, proto string) bool {
 	if m.closed {
 		return false
 	}
-	m.conns[c] = proto
+	m.conns[c] = openConn{proto: proto}
+	return true
+}
+
+// keep notes that a tracked connection has become a peer's; false after Close,
+// or if a Renew since the handshake would have closed it.
+func (m *Mux) keep(raw net.Conn, c *peerConn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if id := m.Identity(); m.closed || (id != c.id && !c.acceptedBy(id)) {
+		return false
+	}
+	m.conns[raw] = openConn{proto: c.proto, peer: c}
 	return true
 }
 
@@ -301,8 +393,8 @@ func (m *Mux) forget(c net.Conn) {
 func (m *Mux) closeConns(proto string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for c, p := range m.conns {
-		if p == proto {
+	for c, open := range m.conns {
+		if open.proto == proto {
 			_ = c.Close()
 		}
 	}
@@ -321,9 +413,13 @@ func (m *Mux) Close() error {
 		for c := range m.conns {
 			_ = c.Close()
 		}
+		doors := m.doors
 		m.mu.Unlock()
 		m.cancel()
 		m.closeErr = errors.Join(m.tcp.Close(), m.udp.Close())
+		for _, l := range doors {
+			_ = l.Close()
+		}
 		for _, l := range streams {
 			_ = l.Close()
 		}

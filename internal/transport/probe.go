@@ -33,7 +33,7 @@ const (
 // PeerReport sorts the addresses of CheckPeers, each list in the order given.
 type PeerReport struct {
 	Accepted    []string                   // nodes of this cluster
-	Rejected    []string                   // nodes that have another secret
+	Rejected    []string                   // nodes that have another secret, or certificates that do not go together with ours
 	Unreachable []string                   // nobody there, not a node, or no answer in time
 	Self        []string                   // this very node: left out of Accepted
 	Nodes       map[string]protocol.NodeID // what those in Accepted and Self say they are; 0 while they do not know yet
@@ -64,7 +64,7 @@ func CheckPeers(ctx context.Context, m *Mux, addrs []string) PeerReport {
 	report := PeerReport{Nodes: make(map[string]protocol.NodeID), Errors: make(map[string]error)}
 	for i, addr := range addrs {
 		switch r := results[i]; {
-		case errors.Is(r.err, ErrWrongSecret):
+		case errors.Is(r.err, ErrWrongSecret), errors.Is(r.err, ErrCertificate):
 			report.Rejected = append(report.Rejected, addr)
 			report.Errors[addr] = r.err
 		case r.err != nil:
@@ -93,7 +93,7 @@ func (m *Mux) probe(ctx context.Context, addr string) (node protocol.NodeID, sel
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
 	var answer [probeSize]byte
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
-		if ctx.Err() != nil && !errors.Is(err, ErrWrongSecret) {
+		if ctx.Err() != nil && !errors.Is(err, ErrWrongSecret) && !errors.Is(err, ErrCertificate) {
 			err = fmt.Errorf("probe %s: no answer: %w", addr, context.Cause(ctx))
 		}
 		return 0, false, err

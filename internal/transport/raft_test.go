@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/protocol"
 )
 
 // nullFSM applies nothing.
@@ -23,7 +25,7 @@ func (nullFSM) Restore(r io.ReadCloser) error { return r.Close() }
 type raftNode struct {
 	mux  *Mux
 	raft *raft.Raft
-	tran *raft.NetworkTransport
+	tran *RaftTransport
 }
 
 func (n *raftNode) stop(t *testing.T) {
@@ -43,19 +45,21 @@ func TestRaftElectsALeader(t *testing.T) {
 	id := identity(t, "right")
 	var nodes []*raftNode
 	var servers []raft.Server
+	book := &phonebook{}
 	for i := range 3 {
 		m := open(t, id, nil)
 		nodes = append(nodes, &raftNode{mux: m})
+		book.set(protocol.NodeID(i+1), m.Addr().String())
 		servers = append(servers, raft.Server{ID: raft.ServerID(fmt.Sprint(i + 1)), Address: raft.ServerAddress(m.Addr().String())})
 	}
 	for i, n := range nodes {
-		layer := RaftStreamLayer(n.mux, string(servers[i].Address))
-		if layer.Addr().String() != string(servers[i].Address) {
-			t.Errorf("advertises %s", layer.Addr())
-		}
-		n.tran = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: layer, MaxPool: 3, Timeout: 2 * time.Second, Logger: hclog.NewNullLogger(),
+		n.tran = NewRaftTransport(n.mux, RaftConfig{
+			Advertise: string(servers[i].Address), Lookup: book.lookup,
+			MaxPool: 3, MaxInFlight: 8, Timeout: 2 * time.Second, Logger: hclog.NewNullLogger(),
 		})
+		if n.tran.LocalAddr() != servers[i].Address {
+			t.Errorf("advertises %s", n.tran.LocalAddr())
+		}
 		c := raft.DefaultConfig()
 		c.LocalID = servers[i].ID
 		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 200*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
@@ -105,22 +109,20 @@ func TestRaftElectsALeader(t *testing.T) {
 	nodes[0].stop(t)
 }
 
-// TestRaftLayerCloseEndsItsConnections: hashicorp/raft leaves accepted
-// connections open when its transport is closed.
-func TestRaftLayerCloseEndsItsConnections(t *testing.T) {
+// TestRaftCloseEndsItsConnections: hashicorp/raft leaves accepted connections
+// open when its transport is closed.
+func TestRaftCloseEndsItsConnections(t *testing.T) {
 	noLeaks(t)
 	id := identity(t, "right")
 	a, b := open(t, id, nil), open(t, id, nil)
-	layer := RaftStreamLayer(b, "node-b:7600")
-	conn, err := RaftStreamLayer(a, "node-a:7600").Dial(raft.ServerAddress(b.Addr().String()), 0)
+	tran := NewRaftTransport(b, RaftConfig{Advertise: "node-b:7600", Logger: hclog.NewNullLogger(), MaxPool: 1})
+	conn, err := a.Dial(t.Context(), b.Addr().String(), ALPNRaft)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if _, err := layer.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(layer.Close(), layer.Close()); err != nil {
+	eventually(t, "it is accepted", func() bool { return b.Stats().Accepted == 1 })
+	if err := errors.Join(tran.Close(), tran.Close()); err != nil {
 		t.Fatal(err)
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(patience))

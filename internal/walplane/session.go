@@ -110,6 +110,10 @@ func (db *DB) serve(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
+	// A certificate, where nodes have any, is good for its own node only.
+	if c, ok := conn.(interface{ PeerNode() protocol.NodeID }); ok && c.PeerNode() != protocol.NoNode && c.PeerNode() != h.node {
+		return fmt.Errorf("node %d says that it is node %d", c.PeerNode(), h.node)
+	}
 	s := &session{node: h.node, conn: conn, in: in, done: make(chan struct{})}
 	if err := s.enter(db, h); err != nil {
 		db.mu.Lock()
