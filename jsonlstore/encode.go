@@ -2,7 +2,6 @@ package jsonlstore
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/hex"
 	"hash/crc32"
 	"strconv"
@@ -104,7 +103,7 @@ func appendBytesField(dst []byte, field string, b []byte) []byte {
 		return dst
 	}
 	dst = append(dst, field...)
-	dst = base64.StdEncoding.AppendEncode(dst, b)
+	dst = appendEncoded(dst, b)
 	return append(dst, '"')
 }
 
@@ -150,7 +149,7 @@ const escapedBlank = `\u0020`
 // blankRun of a long row of them escaped: the same JSON value, and no sector
 // of it can be mistaken for one that the disk never wrote.
 func appendUnblanked(dst, data []byte) []byte {
-	if len(data) < vfs.SectorSize {
+	if len(data) < vfs.SectorSize || bytes.IndexByte(data, ' ') < 0 {
 		return append(dst, data...)
 	}
 	run := longBlank()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -151,15 +150,15 @@ func parseBytes(value []byte) ([]byte, error) {
 }
 
 // parseSum reads the eight lower-case hex digits of a checksum.
-func parseSum(text []byte) (uint32, bool) {
-	if len(text) != crcDigits {
-		return 0, false
-	}
+func parseSum(text []byte) (sum uint32, ok bool) {
 	for _, c := range text {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return 0, false
+		digit := c - '0'
+		if digit > 9 {
+			if digit = c - 'a' + 10; c < 'a' || c > 'f' {
+				return 0, false
+			}
 		}
+		sum = sum<<4 | uint32(digit)
 	}
-	n, err := strconv.ParseUint(string(text), 16, 32)
-	return uint32(n), err == nil
+	return sum, len(text) == crcDigits
 }

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"encoding/binary"
 	"math"
+	"math/bits"
 	"strings"
 	"unicode/utf8"
 )
@@ -123,6 +125,11 @@ func (c *cursor) byteString() bool {
 	if c.literal(`]`) {
 		return true
 	}
+	for len(c.rest) >= 8 {
+		if ok, end := c.twoNumbers(); !ok || end {
+			return ok
+		}
+	}
 	for c.number(math.MaxUint8) {
 		if c.literal(`]`) {
 			return true
@@ -132,4 +139,46 @@ func (c *cursor) byteString() bool {
 		}
 	}
 	return false
+}
+
+// twoNumbers eats the next two numbers of an array and what stands behind each,
+// or one if that is the last; end tells that the array ends there. Both lie within
+// the next eight characters, or one of them has more than three digits. There is no
+// branch that depends on how many digits they have, which nobody could foretell.
+func (c *cursor) twoNumbers() (ok, end bool) {
+	const zeros, sevenBits, overNine, highBits = 0x3030303030303030, 0x7f7f7f7f7f7f7f7f, 0x7676767676767676, 0x8080808080808080
+	w := binary.LittleEndian.Uint64(c.rest)
+	digits := w ^ zeros                                        // a byte for each character: 0 to 9 if it is a digit
+	marks := (digits&sevenBits + overNine | digits) & highBits // those that are none
+	first := bits.TrailingZeros64(marks) / 8
+	second := bits.TrailingZeros64(marks&(marks-1)) / 8 // 8: there is no second one
+	if !isByte(uint32(digits), first) {
+		return false, false
+	}
+	switch byte(w >> (8 * first)) {
+	case ']':
+		c.rest = c.rest[first+1:]
+		return true, true
+	default:
+		return false, false
+	case ',':
+	}
+	if second == 8 || !isByte(uint32(digits>>(8*first+8)), second-first-1) {
+		return false, false
+	}
+	end = byte(w>>(8*second)) == ']'
+	ok = end || byte(w>>(8*second)) == ','
+	c.rest = c.rest[second+1:]
+	return ok, end
+}
+
+// isByte tells whether the first n bytes of digits, the lowest first, are a number
+// up to 255 without leading zeros.
+func isByte(digits uint32, n int) bool {
+	if n < 1 || n > 3 {
+		return false
+	}
+	aligned := digits << (32 - 8*n) // the last digit in the highest byte, zeros below the first
+	value := aligned>>24 + aligned>>16&0xff*10 + aligned>>8&0xff*100
+	return value <= math.MaxUint8 && (n == 1 || digits&0xff != 0)
 }
