@@ -27,6 +27,7 @@ var layers = map[string][]string{
 	"logstore":           {"github.com/hashicorp/raft"},
 	"logstore/storetest": {"logstore", "github.com/hashicorp/raft"},
 	"logstore/boltstore": {"logstore", "github.com/hashicorp/raft", "github.com/hashicorp/go-msgpack", "go.etcd.io/bbolt"},
+	"logstore/kinds":     {"logstore", "logstore/boltstore", "logstore/walstore", "jsonlstore", "github.com/hashicorp/raft-wal"},
 	"logstore/walstore":  {"logstore", "logstore/boltstore", "github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "github.com/hashicorp/go-hclog"},
 	"jsonlstore":         {"protocol", "fsm/command", "logstore", "internal/vfs", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics", "golang.org/x/sys"},
 	"gossip":             {"protocol", "health", "github.com/hashicorp/memberlist", "github.com/hashicorp/go-hclog"},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/hashicorp/raft"
@@ -144,13 +145,18 @@ func Compare(ctx context.Context, dst, src Source, o CopyOptions) (CopyReport, e
 	if first != p.first || last != p.last {
 		return report, &DifferenceError{Reason: fmt.Sprintf("one holds entries %s, the other %s", span(p.first, p.last), span(first, last))}
 	}
-	var got raft.Log
+	copied, stop := iter.Pull2(each(dst, first, last))
+	defer stop()
 	check := func(batch []*raft.Log) error {
 		for _, want := range batch {
-			if err := dst.GetLog(want.Index, &got); err != nil {
-				return fmt.Errorf("reading entry %d of the copy: %w", want.Index, err)
+			got, err, ok := copied()
+			switch {
+			case err != nil:
+				return fmt.Errorf("the copy: %w", err)
+			case !ok:
+				return &DifferenceError{Index: want.Index, Reason: "it is missing in the copy"}
 			}
-			if reason := difference(want, &got); reason != "" {
+			if reason := difference(want, got); reason != "" {
 				return &DifferenceError{Index: want.Index, Reason: reason}
 			}
 		}
@@ -249,8 +255,13 @@ func (p *passage) batches(ctx context.Context, src Source, next uint64, do func(
 	if p.last == 0 || next > p.last {
 		return ctx.Err()
 	}
-	if err := walk(src, next, p.last, add); err != nil {
-		return err
+	for l, err := range each(src, next, p.last) {
+		if err == nil {
+			err = add(l)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if next <= p.last {
 		return &HoleError{Missing: next}
@@ -258,33 +269,37 @@ func (p *passage) batches(ctx context.Context, src Source, next uint64, do func(
 	return flush()
 }
 
-// walk calls add with the entries of src from first to last, in order, as long
-// as it returns nil.
-func walk(src Source, first, last uint64, add func(*raft.Log) error) error {
-	if s, ok := src.(eacher); ok {
-		var stop error
-		err := s.Each(first, func(l *raft.Log) bool {
-			if l.Index > last {
-				return false
+// each yields the entries of src from first to last, in order. A missing one is
+// a *HoleError, or an index that does not follow. An error is the last thing
+// yielded.
+func each(src Source, first, last uint64) iter.Seq2[*raft.Log, error] {
+	return func(yield func(*raft.Log, error) bool) {
+		if s, ok := src.(eacher); ok {
+			enough := false
+			err := s.Each(first, func(l *raft.Log) bool {
+				enough = l.Index > last || !yield(l, nil)
+				return !enough
+			})
+			if err != nil && !enough {
+				yield(nil, fmt.Errorf("reading the entries: %w", err))
 			}
-			stop = add(l)
-			return stop == nil
-		})
-		return errors.Join(stop, err)
-	}
-	for i := first; i <= last; i++ {
-		l := new(raft.Log)
-		switch err := src.GetLog(i, l); {
-		case errors.Is(err, raft.ErrLogNotFound):
-			return &HoleError{Missing: i}
-		case err != nil:
-			return fmt.Errorf("reading entry %d of the source: %w", i, err)
+			return
 		}
-		if err := add(l); err != nil {
-			return err
+		for i := first; i <= last; i++ {
+			l := new(raft.Log)
+			switch err := src.GetLog(i, l); {
+			case errors.Is(err, raft.ErrLogNotFound):
+				yield(nil, &HoleError{Missing: i})
+				return
+			case err != nil:
+				yield(nil, fmt.Errorf("reading entry %d: %w", i, err))
+				return
+			}
+			if !yield(l, nil) {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 // resume returns the index from which on dst lacks what src has.

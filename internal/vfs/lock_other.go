@@ -13,3 +13,5 @@ var errWouldBlock = errors.New("locked by another process")
 func lockFile(f *os.File) error {
 	return &os.PathError{Op: "lock", Path: f.Name(), Err: errors.ErrUnsupported}
 }
+
+func lockFileShared(f *os.File) error { return lockFile(f) }

@@ -13,7 +13,12 @@ var errWouldBlock error = unix.EWOULDBLOCK
 
 // lockFile locks f for as long as it is open. The lock belongs to this opening
 // of the file, so a second Lock in the same process is refused too.
-func lockFile(f *os.File) error {
+func lockFile(f *os.File) error { return flock(f, unix.LOCK_EX) }
+
+// lockFileShared locks f against lockFile, not against others like itself.
+func lockFileShared(f *os.File) error { return flock(f, unix.LOCK_SH) }
+
+func flock(f *os.File, how int) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
@@ -21,7 +26,7 @@ func lockFile(f *os.File) error {
 	var lockErr error
 	err = raw.Control(func(fd uintptr) {
 		for lockErr = unix.EINTR; lockErr == unix.EINTR; {
-			lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB)
+			lockErr = unix.Flock(int(fd), how|unix.LOCK_NB)
 		}
 	})
 	if err == nil {

@@ -2,6 +2,7 @@ package walstore
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -113,13 +114,14 @@ func walkSegment(path string, info types.SegmentInfo, yield func(batch) error) (
 // unfinished batch there, but no other batch that is whole.
 func (t *tail) judge(f *os.File, path string) error {
 	from := max(t.offset, fileHeaderBytes)
-	rest, err := io.ReadAll(io.NewSectionReader(f, from, int64(maxSegmentBytes)))
-	if err != nil {
+	end, err := lastNonzero(f, from)
+	if err != nil || end == from {
 		return err
 	}
-	t.junk = !isZero(rest)
-	if !t.junk {
-		return nil
+	t.junk = true
+	rest := make([]byte, end-from)
+	if _, err := f.ReadAt(rest, from); err != nil {
+		return err
 	}
 	// Batches follow each other, so one that is whole lies between two commits.
 	last := -1 // end of the last thing that looks like a commit
@@ -156,13 +158,27 @@ func endOf(err error) error {
 	return err
 }
 
-func isZero(b []byte) bool {
-	for _, x := range b {
-		if x != 0 {
-			return false
+func isZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
+
+// lastNonzero returns the offset behind the last byte of f that is not zero, at
+// least from. Segments end in much room.
+func lastNonzero(f *os.File, from int64) (int64, error) {
+	zeros, buf := make([]byte, readBytes), make([]byte, readBytes)
+	end := from
+	for at := from; at-from < maxSegmentBytes; {
+		n, err := f.ReadAt(buf, at)
+		if endOf(err) != nil {
+			return 0, err
 		}
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			end = at + int64(len(bytes.TrimRight(buf[:n], "\x00")))
+		}
+		if err != nil {
+			return end, nil
+		}
+		at += int64(n)
 	}
-	return true
+	return end, nil
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

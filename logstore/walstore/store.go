@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/aiondb/aiondb-ha/logstore"
 )
@@ -14,7 +15,10 @@ const dirPerm = 0o700
 
 // Store is a raft-wal at work. logstore.Checked puts the contract of a
 // logstore.Store on top.
-type Store struct{ *wal.WAL }
+type Store struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
 
 var _ logstore.Raw = (*Store)(nil)
 
@@ -35,12 +39,16 @@ func Open(dir string) (*Store, error) {
 			}
 		}
 	}
-	w, err := wal.Open(dir, wal.WithLogger(hclog.NewNullLogger()))
+	meta := &metadb.BoltMetaDB{}
+	w, err := wal.Open(dir, wal.WithLogger(hclog.NewNullLogger()), wal.WithMetaStore(meta))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, meta.Close())
 	}
-	return &Store{WAL: w}, nil
+	return &Store{WAL: w, meta: meta}, nil
 }
+
+// Close gives the directory up; raft-wal v0.4.0 alone keeps its lock.
+func (s *Store) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
 
 // Get implements raft.StableStore.
 func (s *Store) Get(key []byte) ([]byte, error) {
