@@ -273,34 +273,6 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 	return index, nil
 }
 
-// Transfer moves leadership to a voter, NoNode for one of Raft's choice. nil
-// means that this node has stopped leading.
-func (c *Consensus) Transfer(ctx context.Context, to protocol.NodeID) error {
-	r := c.raft.Load()
-	if r == nil {
-		return failover.ErrClosed
-	}
-	var future raft.Future
-	if to == protocol.NoNode {
-		future = r.LeadershipTransfer()
-	} else {
-		server, found := raft.Server{}, false
-		for _, s := range c.servers() {
-			if s.ID == ServerID(to) && s.Suffrage == raft.Voter {
-				server, found = s, true
-			}
-		}
-		if !found {
-			return fmt.Errorf("transfer leadership: node %d is not a voter", to)
-		}
-		future = r.LeadershipTransferToServer(server.ID, server.Address)
-	}
-	if err := c.await(ctx, future); err != nil {
-		return fmt.Errorf("transfer leadership: %w", err)
-	}
-	return nil
-}
-
 // NewTerm makes this node, the leader, give up its term and stand for the next
 // one. To Raft it is as if another leader had handed over to it; any node may
 // stand at any time, so it can do no harm. nil means that it leads no more in
@@ -385,8 +357,6 @@ func (c *Consensus) translate(err error) error {
 		return nil
 	case errors.Is(err, raft.ErrNotLeader):
 		return c.notLeader()
-	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return fmt.Errorf("%w: leadership is being handed over", failover.ErrNotLeader)
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return fmt.Errorf("%w: Raft took nothing in within the time", failover.ErrNoQuorum)
 	case errors.Is(err, raft.ErrRaftShutdown):

@@ -36,10 +36,35 @@ type lease struct {
 
 	mu     sync.Mutex
 	stamps fencing.Stamps
+	reach  reach
 	help   *fencing.Help
 	barred protocol.Epoch // no AppendEntries of an epoch below it succeeds here
 	known  []configuration
 	moved  chan struct{} // closed and replaced when a stamp has come
+}
+
+// reach is how far the voters' logs are known to agree with this leader's.
+type reach struct {
+	epoch protocol.Epoch
+	index map[protocol.NodeID]uint64
+}
+
+// note takes that a voter has the leader's log of epoch up to index.
+func (r *reach) note(epoch protocol.Epoch, voter protocol.NodeID, index uint64) {
+	if epoch > r.epoch {
+		r.epoch, r.index = epoch, map[protocol.NodeID]uint64{}
+	}
+	if epoch == r.epoch && index > r.index[voter] {
+		r.index[voter] = index
+	}
+}
+
+// of returns what is known of a voter in epoch.
+func (r *reach) of(epoch protocol.Epoch, voter protocol.NodeID) uint64 {
+	if epoch != r.epoch {
+		return 0
+	}
+	return r.index[voter]
 }
 
 // configuration is a Raft configuration this leader has gone by.
@@ -101,11 +126,13 @@ func (l *lease) barredFor(epoch protocol.Epoch) error {
 	return nil
 }
 
-// succeeded notes a voter's success, to what was sent at sent.
-func (l *lease) succeeded(id raft.ServerID, epoch protocol.Epoch, sent time.Duration) {
+// succeeded notes a voter's success, to what was sent at sent. Its log is the
+// leader's up to index.
+func (l *lease) succeeded(id raft.ServerID, epoch protocol.Epoch, sent time.Duration, index uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stamps.Note(epoch, ParseServerID(id), sent)
+	l.reach.note(epoch, ParseServerID(id), index)
 	l.renew(epoch)
 	close(l.moved)
 	l.moved = make(chan struct{})

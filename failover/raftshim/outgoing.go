@@ -24,7 +24,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 // answered notes a success in the term in which it was asked for.
 func (t *Transport) answered(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, sent time.Duration) {
 	if resp.Success && resp.Term == args.Term {
-		t.succeeded(id, protocol.Epoch(args.Term), sent)
+		t.succeeded(id, protocol.Epoch(args.Term), sent, args.PrevLogEntry+uint64(len(args.Entries)))
 	}
 }
 

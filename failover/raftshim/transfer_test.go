@@ -1,0 +1,70 @@
+package raftshim
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/aiondb/aiondb-ha/failover"
+	"github.com/aiondb/aiondb-ha/fsm/command"
+)
+
+// A node that offered leadership in vain, and lost it, commits again when it
+// leads again.
+func TestTransferInVain(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, all []*machine) {
+		leader, gone := all[0], all[2]
+		id := ParseServerID(raft.ServerID(gone.inner.LocalAddr()[len("raft-"):]))
+		noop, err := command.Encode(command.Noop{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader.inner.Disconnect(gone.inner.LocalAddr())
+		gone.inner.DisconnectAll()
+		time.Sleep(5 * time.Second) // long enough for Raft to try it seldom
+		for range 3 {
+			if _, _, err := leader.cons.Propose(bounded(t, time.Second), noop); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			err := leader.cons.Transfer(bounded(t, 10*time.Second), id)
+			if !errors.Is(err, errLag) || errors.Is(err, failover.ErrOutcomeUnknown) {
+				t.Errorf("transfer to a node that is gone: %v", err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+		}
+		for _, m := range all {
+			m.inner.DisconnectAll()
+		}
+		time.Sleep(time.Second)
+		if leader.raft.State() == raft.Leader {
+			t.Fatal("still leads")
+		}
+		for _, m := range all {
+			for _, o := range all {
+				if m != o {
+					m.inner.Connect(o.inner.LocalAddr(), o.inner)
+				}
+			}
+		}
+		local := ParseServerID(raft.ServerID(leader.inner.LocalAddr()[len("raft-"):]))
+		for try := 0; leader.raft.State() != raft.Leader; try++ {
+			if try > 1000 {
+				t.Fatal("does not lead again")
+			}
+			time.Sleep(20 * time.Millisecond)
+			for _, m := range all[1:] {
+				if m.raft.State() == raft.Leader {
+					_ = m.cons.Transfer(bounded(t, time.Second), local)
+				}
+			}
+		}
+		if _, err := leader.cons.CommitNoop(bounded(t, 2*time.Second)); err != nil {
+			t.Errorf("leads again, and cannot commit: %v", err)
+		}
+	})
+}
