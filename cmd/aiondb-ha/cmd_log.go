@@ -67,6 +67,7 @@ func logCommands() []command {
 			examples: []string{"aiondb-ha log repair /var/lib/aiondb/ha/node-1", "aiondb-ha log repair /var/lib/aiondb/ha/node-1 --yes"},
 			setup:    setupLogRepair,
 		},
+		logMigrateCommand(),
 	}
 }
 
