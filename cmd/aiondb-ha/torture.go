@@ -18,7 +18,7 @@ import (
 )
 
 const tortureUsage = `usage: aiondb-ha torture [--minutes 1] [--nodes 3] [--seed N] [--faults LIST] [--json]
-                         [--report FILE] [--keep DIR]
+                         [--report FILE] [--keep DIR] [--steps N] [--target WHO] [--busy N]
 
 Runs a cluster of real processes on this machine under load, breaks it in every
 way it knows, and judges from the clients' own records whether it did what it
@@ -29,6 +29,9 @@ linearizable, a primary within %v whenever a quorum is connected.
   --nodes N      how many nodes, %d to %d (default %d)
   --seed N       repeat the script of another run (default: a new one, which is told)
   --faults LIST  only these faults, by commas
+  --target WHO   primary or replica: whom faults hit that could hit any node
+  --steps N      end after so many faults, if that is earlier
+  --busy N       processes that keep the processor busy beside it
   --report FILE  write a picture of the run: one page of HTML
   --keep DIR     keep data, logs and records in DIR, which must be new or empty
   --profile NAME run the nodes with this profile (AIONDB_HA_PROFILE)
@@ -43,11 +46,13 @@ faults: %s
 
 // tortureFlags is the command line of `aiondb-ha torture`.
 type tortureFlags struct {
-	minutes                             float64
-	nodes                               int
-	seed                                uint64
-	faults, report, keep, profile, form string
-	json                                bool
+	minutes            float64
+	nodes, steps, busy int
+	seed               uint64
+	faults, target     string
+	report, keep       string
+	profile, form      string
+	json               bool
 }
 
 // runTorture is `aiondb-ha torture`. It ends with its time, or with a signal,
@@ -59,6 +64,9 @@ func runTorture(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	flags.Float64Var(&in.minutes, "minutes", 1, "")
 	flags.IntVar(&in.nodes, "nodes", torture.MinNodes, "")
 	flags.Uint64Var(&in.seed, "seed", 0, "")
+	flags.IntVar(&in.steps, "steps", 0, "")
+	flags.IntVar(&in.busy, "busy", 0, "")
+	flags.StringVar(&in.target, "target", "", "")
 	flags.StringVar(&in.faults, "faults", "", "")
 	flags.StringVar(&in.report, "report", "", "")
 	flags.StringVar(&in.keep, "keep", "", "")
@@ -119,7 +127,7 @@ func (in tortureFlags) config(stdout, stderr io.Writer) (torture.Config, error) 
 	}
 	cfg := torture.Config{
 		Duration: time.Duration(in.minutes * float64(time.Minute)), Nodes: in.nodes, Seed: in.seed, Keep: in.keep, Report: in.report,
-		Version: version, Out: stdout,
+		Version: version, Out: stdout, Steps: in.steps, Busy: in.busy, Target: torture.Target(in.target),
 	}
 	for name := range strings.SplitSeq(in.faults, ",") {
 		if name = strings.TrimSpace(name); name != "" {

@@ -25,13 +25,16 @@ import (
 //	       │  └──────── v1 ─────────┘                │
 //	       └─────────── v2 ──────────────────────────┘
 //
+// The addresses are loopback ones, which the kernel is told to route like any
+// other: a node's API asks for no password on loopback only.
+//
 // Nothing of that has a name outside: it is gone with the processes in it,
 // whatever they die of. A way is cut by telling the sender a link address for
 // the receiver that nobody has: its packets leave and arrive nowhere, as they
 // would behind a switch that failed.
 
 const (
-	subnet  = "10.77.0."
+	subnet  = "127.77.0."
 	hubHost = subnet + "254"
 	// nowhere is a link address that nobody has.
 	nowhere = "02:00:00:00:00:fe"
@@ -97,12 +100,8 @@ func newNetArena(nodes int) (_ *netArena, err error) {
 	if a.hub, err = os.Open("/proc/self/ns/net"); err != nil {
 		return nil, err
 	}
-	for _, args := range []string{
-		"link set lo up", "link add br0 type bridge", "addr add " + hubHost + "/24 dev br0", "link set br0 up",
-	} {
-		if err := a.run(a.hub, a.ip, args); err != nil {
-			return nil, err
-		}
+	if err := a.join(a.hub, "br0", hubHost, "link add br0 type bridge"); err != nil {
+		return nil, err
 	}
 	for i := range nodes {
 		space, err := newSpace(a.hub)
@@ -111,15 +110,11 @@ func newNetArena(nodes int) (_ *netArena, err error) {
 		}
 		a.spaces = append(a.spaces, space)
 		link := fmt.Sprintf("v%d", i+1)
-		for _, args := range []string{
-			"link set lo up",
-			fmt.Sprintf("link add eth0 type veth peer name %s netns %d", link, os.Getpid()),
-			fmt.Sprintf("addr add %s/24 dev eth0", a.Host(protocol.NodeID(i+1))),
-			"link set eth0 up",
-		} {
-			if err := a.run(space, a.ip, args); err != nil {
-				return nil, err
-			}
+		// The hub by its file: by process ID it would be where the first thread
+		// happens to be.
+		make := fmt.Sprintf("link add eth0 type veth peer name %s netns /proc/self/fd/3", link)
+		if err := a.join(space, "eth0", a.Host(protocol.NodeID(i+1)), make); err != nil {
+			return nil, err
 		}
 		if err := a.run(a.hub, a.ip, "link set "+link+" master br0 up"); err != nil {
 			return nil, err
@@ -129,6 +124,28 @@ func newNetArena(nodes int) (_ *netArena, err error) {
 		a.netem = a.Slow(1, time.Millisecond, 0, 0) == nil && a.Fast(1) == nil
 	}
 	return a, nil
+}
+
+// join makes a device in a name space and gives it an address.
+func (a *netArena) join(space *os.File, device, host, make string) error {
+	// lo gets one address, not all of 127/8, before it comes up and helps itself.
+	for _, args := range []string{"addr add 127.0.0.1/32 dev lo", "link set lo up", make} {
+		if err := a.run(space, a.ip, args); err != nil {
+			return err
+		}
+	}
+	err := a.within(space, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/"+device+"/route_localnet", []byte("1"), 0)
+	})
+	if err != nil {
+		return fmt.Errorf("routing loopback addresses: %w", err)
+	}
+	for _, args := range []string{"addr add " + host + "/24 dev " + device, "link set " + device + " up"} {
+		if err := a.run(space, a.ip, args); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newSpace makes a network name space that lives as long as the file is open,
@@ -174,7 +191,7 @@ func (a *netArena) run(space *os.File, program, args string) error {
 	return a.within(space, func() error {
 		var said strings.Builder
 		cmd := exec.Command(program, strings.Fields(args)...)
-		cmd.Stdout, cmd.Stderr = &said, &said
+		cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &said, &said, []*os.File{a.hub}
 		if err := cmd.Start(); err != nil {
 			return err
 		}
@@ -381,4 +398,9 @@ func Confine(signals <-chan os.Signal) (code int, done bool) {
 		code = 1 // a signal
 	}
 	return code, true
+}
+
+// burnAttr has the kernel kill a child when the thread that forked it dies.
+func burnAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -72,6 +72,19 @@ func (r *run) kill(id protocol.NodeID) error {
 	return nil
 }
 
+// end is SIGTERM. The harm lasts until restart.
+func (r *run) end(id protocol.NodeID) error {
+	clean, err := r.cluster.Terminate(id, endGrace)
+	if err != nil {
+		return err
+	}
+	r.down[id] = r.harm(HarmDown, id, protocol.NoNode)
+	if !clean {
+		r.violation("node %d was asked to end (SIGTERM) and did not end by itself with status 0 within %v", id, endGrace)
+	}
+	return nil
+}
+
 // restart starts a node that was ended.
 func (r *run) restart(id protocol.NodeID) error {
 	if over := r.down[id]; over != nil {
@@ -223,6 +236,15 @@ func (r *run) inject(ctx context.Context, s Step, node, other protocol.NodeID) e
 		}
 		r.switchover(ctx, node, to)
 		return nil
+	case FaultTerminate:
+		if err := r.end(node); err != nil {
+			return err
+		}
+		hold(ctx, s.For)
+		return r.restart(node)
+	case FaultCalm:
+		hold(ctx, s.For)
+		return nil
 	case FaultRestart:
 		return r.rollingRestart(ctx, s)
 	case FaultBlackout:
@@ -309,13 +331,8 @@ func (r *run) rollingRestart(ctx context.Context, s Step) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		clean, err := r.cluster.Terminate(n.ID, endGrace)
-		if err != nil {
+		if err := r.end(n.ID); err != nil {
 			return err
-		}
-		r.down[n.ID] = r.harm(HarmDown, n.ID, protocol.NoNode)
-		if !clean {
-			r.violation("node %d was asked to end (SIGTERM) and did not end by itself with status 0 within %v", n.ID, endGrace)
 		}
 		hold(ctx, s.For)
 		if err := r.restart(n.ID); err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/democluster"
+	"github.com/aiondb/aiondb-ha/internal/walplane"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -71,6 +72,7 @@ type answer struct {
 	Code     string          `json:"code"`
 	Error    string          `json:"error"`
 	status   int
+	valid    time.Duration // since the request arrived; 0: without limit
 }
 
 // The codes that say that nothing was done.
@@ -192,6 +194,9 @@ func (l *loader) do(ctx context.Context, node democluster.Node, op Op, wait time
 	a, sent, err := l.ask(ctx, node, op, compared, wait)
 	op.End = l.now()
 	op.Outcome, op.Code = judgeAnswer(a, sent, err, op.Kind)
+	if op.Outcome == OK && op.Kind != OpGet && a.valid > 0 && op.End-op.Start > a.valid {
+		op.Outcome, op.Code = Unknown, "late" // it says itself that it tells nothing any more; a read it may still tell
+	}
 	if op.Outcome == OK {
 		op.Epoch, op.LSN = a.Epoch, a.LSN
 		if l.plane.kv {
@@ -249,6 +254,13 @@ func request(ctx context.Context, client *http.Client, method, url string, body 
 		return a, true, err
 	}
 	a.status = resp.StatusCode
+	if text := resp.Header.Get(walplane.HeaderValid); text != "" {
+		ms, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return a, true, err
+		}
+		a.valid = max(time.Duration(ms)*time.Millisecond, 1)
+	}
 	return a, true, json.Unmarshal(raw, &a)
 }
 

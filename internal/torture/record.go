@@ -185,6 +185,31 @@ type Change struct {
 	AtMS       float64         `json:"at_ms"` // of its first acknowledgement
 }
 
+// Spread sums up how long the changes of one fault took.
+type Spread struct {
+	Count    int     `json:"count"`
+	MedianMS float64 `json:"median_ms"`
+	P95MS    float64 `json:"p95_ms"`
+	MaxMS    float64 `json:"max_ms"`
+}
+
+// Spreads sums the changes up by fault. Of an even number the median is the
+// mean of the two in the middle; the 95th percentile is the least time that 95
+// of 100 do not exceed.
+func Spreads(changes []Change) map[Fault]Spread {
+	took := map[Fault][]float64{}
+	for _, c := range changes {
+		took[c.Fault] = append(took[c.Fault], c.FailoverMS)
+	}
+	out := map[Fault]Spread{}
+	for f, all := range took {
+		slices.Sort(all)
+		n := len(all)
+		out[f] = Spread{Count: n, MedianMS: (all[(n-1)/2] + all[n/2]) / 2, P95MS: all[(n*95+99)/100-1], MaxMS: all[n-1]}
+	}
+	return out
+}
+
 // noFault is the fault of a change that none explains.
 const noFault Fault = "none"
 
@@ -198,7 +223,7 @@ func Changes(reigns []Reign, done []Done) []Change {
 			c := Change{Fault: noFault, FailoverMS: inMS(r.First - last), OldPrimary: reigns[i-1].Node,
 				NewPrimary: r.Node, Epoch: r.Epoch, AtMS: inMS(r.First)}
 			for _, d := range done {
-				if r.First >= d.From && (d.Whole == 0 || last <= d.Whole) {
+				if d.Step.Fault != FaultCalm && r.First >= d.From && (d.Whole == 0 || last <= d.Whole) {
 					c.Fault, c.Step = d.Step.Fault, d.Step.N
 				}
 			}

@@ -39,6 +39,9 @@ const (
 	// writePace is how long a writer of unique keys rests between two writes.
 	writePace = 8 * time.Millisecond
 
+	// maxBusy bounds the processes that only burn.
+	maxBusy = 64
+
 	tempPattern = "aiondb-ha-torture-"
 )
 
@@ -52,6 +55,12 @@ type Config struct {
 	Seed uint64
 	// Faults are those to choose from; empty means all the machine allows.
 	Faults []Fault
+	// Steps ends the run after so many steps; 0: with its time alone.
+	Steps int
+	// Target is whom every fault hits that could hit any node; "" leaves it open.
+	Target Target
+	// Busy is how many processes keep the processor busy beside the run.
+	Busy int
 	// Keep is a directory for data, logs and records, new or empty; "" keeps
 	// nothing unless something is wrong.
 	Keep string
@@ -88,6 +97,12 @@ func (c Config) Validate() error {
 		if !known {
 			errs = append(errs, fmt.Errorf("unknown fault %q: there are %s", f, strings.Join(FaultNames(), ", ")))
 		}
+	}
+	if c.Steps < 0 || c.Busy < 0 || c.Busy > maxBusy {
+		errs = append(errs, fmt.Errorf("%d steps, %d busy processes: want no negative number and at most %d processes", c.Steps, c.Busy, maxBusy))
+	}
+	if c.Target != "" && c.Target != OnPrimary && c.Target != OnReplica {
+		errs = append(errs, fmt.Errorf("target %q: want %s or %s", c.Target, OnPrimary, OnReplica))
 	}
 	return errors.Join(errs...)
 }
@@ -199,7 +214,7 @@ func (r *run) schedule() (*Scheduler, error) {
 	var faults []Fault
 	var left []string
 	for _, k := range kinds() {
-		asked := len(r.cfg.Faults) == 0
+		asked := len(r.cfg.Faults) == 0 && k.weight > 0
 		for _, f := range r.cfg.Faults {
 			asked = asked || f == k.fault
 		}
@@ -217,7 +232,7 @@ func (r *run) schedule() (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Longest = max(r.cfg.Duration/4, time.Second)
+	s.Longest, s.Target = max(r.cfg.Duration/4, time.Second), r.cfg.Target
 	return s, nil
 }
 
@@ -248,12 +263,15 @@ func (r *run) torture(ctx context.Context, scheduler *Scheduler) error {
 		return err
 	}
 	r.intro()
+	rest, err := burn(r.cfg.Busy)
+	if err != nil {
+		return err
+	}
+	defer rest()
 	r.verdict.from = r.now()
-	end := time.NewTimer(r.cfg.Duration)
-	defer end.Stop()
 	timed, cancel := context.WithTimeoutCause(ctx, r.cfg.Duration, errTimeIsUp)
 	defer cancel()
-	err := r.steps(timed, scheduler)
+	err = r.steps(timed, scheduler)
 	r.verdict.until = r.now()
 	r.verdict.Interrupted = ctx.Err() != nil
 	if err == nil {
@@ -305,7 +323,7 @@ func (r *run) offersCompare(ctx context.Context, id protocol.NodeID) (bool, erro
 
 // steps does one step after the other until ctx ends.
 func (r *run) steps(ctx context.Context, scheduler *Scheduler) error {
-	for ctx.Err() == nil {
+	for n := 0; ctx.Err() == nil && (r.cfg.Steps == 0 || n < r.cfg.Steps); n++ {
 		s := scheduler.Next()
 		r.step = s
 		r.verdict.Script = append(r.verdict.Script, s.String())

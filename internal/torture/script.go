@@ -26,9 +26,14 @@ const (
 	FaultSlowNet    Fault = "slow-net"        // delay, jitter and loss on one node's link
 	FaultDiskFull   Fault = "disk-full"       // no byte left under one node's data
 	FaultSwitchover Fault = "switchover"      // asked for, by the API
-	FaultRestart    Fault = "rolling-restart" // SIGTERM and start, one node after the other
+	FaultTerminate  Fault = "terminate"       // SIGTERM, and started again
+	FaultRestart    Fault = "rolling-restart" // the same, one node after the other
 	FaultBlackout   Fault = "blackout"        // kill -9 of every node at once
 	FaultWipe       Fault = "wipe"            // a node loses its directory while all others run
+
+	// FaultCalm is no fault at all: the load runs on, and nothing may happen. It
+	// comes only when it is asked for.
+	FaultCalm Fault = "calm"
 
 	// Combinations: two faults at once, on purpose.
 	FaultWakeKill       Fault = "wake-kill"       // the primary is paused; as it wakes, its successor is killed
@@ -70,6 +75,7 @@ func kinds() []kind {
 		{FaultSlowNet, needsNetem, 2, time.Second, 8 * time.Second, 0},
 		{FaultDiskFull, needsDisk, 2, 300 * time.Millisecond, 5 * time.Second, 0},
 		{FaultSwitchover, needsNothing, 3, 0, 0, 0},
+		{FaultTerminate, needsNothing, 2, 0, time.Second, 0},
 		{FaultRestart, needsNothing, 2, 0, 500 * time.Millisecond, 0},
 		{FaultBlackout, needsNothing, 1, 0, 2 * time.Second, 0},
 		{FaultWipe, needsNothing, 1, 0, time.Second, 0},
@@ -77,6 +83,7 @@ func kinds() []kind {
 		{FaultSwitchoverKill, needsNothing, 2, 0, 120 * time.Millisecond, 0},
 		{FaultRejoinKill, needsNothing, 2, 0, 300 * time.Millisecond, 5},
 		{FaultCutPause, needsNetwork, 2, 200 * time.Millisecond, 5 * time.Second, 0},
+		{FaultCalm, needsNothing, 0, 5 * time.Second, 5 * time.Second, 0},
 	}
 }
 
@@ -155,6 +162,8 @@ type Scheduler struct {
 	n      int
 	// Longest bounds how long a step lasts; 0: as its kind has it.
 	Longest time.Duration
+	// Target makes every fault that could hit any node hit this; "" leaves it open.
+	Target Target
 }
 
 // NewScheduler returns a scheduler of these faults, at least one.
@@ -191,9 +200,12 @@ func (s *Scheduler) Next() Step {
 	if s.random.IntN(10) >= primaryShare {
 		step.Target = OnReplica
 	}
+	if s.Target != "" {
+		step.Target = s.Target
+	}
 	step.Pick = s.random.IntN(max(s.nodes-1, 1))
 	switch k.fault {
-	case FaultPauseAll, FaultRestart, FaultBlackout:
+	case FaultPauseAll, FaultRestart, FaultBlackout, FaultCalm:
 		step.Target = OnAll
 	case FaultSwitchover, FaultSwitchoverKill, FaultWakeKill, FaultCutPause:
 		step.Target = OnPrimary
@@ -207,6 +219,9 @@ func (s *Scheduler) choose() kind {
 		k := s.first[0]
 		s.first = s.first[1:]
 		return k
+	}
+	if len(s.kinds) == 1 {
+		return s.kinds[0]
 	}
 	total := 0
 	for _, k := range s.kinds {

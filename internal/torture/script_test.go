@@ -22,7 +22,9 @@ func scriptOf(t *testing.T, seed uint64, nodes, steps int, faults []Fault) []Ste
 func allFaults() []Fault {
 	var all []Fault
 	for _, k := range kinds() {
-		all = append(all, k.fault)
+		if k.weight > 0 {
+			all = append(all, k.fault)
+		}
 	}
 	return all
 }
@@ -43,8 +45,12 @@ func TestScriptKeepsItsBounds(t *testing.T) {
 	first := map[Fault]bool{}
 	count := map[Fault]int{}
 	var shortPauses, longPauses int
+	dealt, total := len(kinds())-1, 0 // all but calm
+	for _, k := range kinds() {
+		total += k.weight
+	}
 	for i, s := range steps {
-		if i < len(kinds()) {
+		if i < dealt {
 			first[s.Fault] = true
 		}
 		count[s.Fault]++
@@ -61,11 +67,14 @@ func TestScriptKeepsItsBounds(t *testing.T) {
 			}
 		}
 	}
-	if len(first) != len(kinds()) {
-		t.Errorf("of %d faults %d came in the first %d steps", len(kinds()), len(first), len(kinds()))
+	if len(first) != dealt {
+		t.Errorf("of %d faults %d came in the first %d steps", dealt, len(first), dealt)
 	}
 	for _, k := range kinds() {
-		if share := float64(count[k.fault]) * 42 / 3000 / float64(k.weight); share < 0.5 || share > 1.7 {
+		if k.fault == FaultCalm {
+			continue
+		}
+		if share := float64(count[k.fault]) * float64(total) / 3000 / float64(k.weight); share < 0.5 || share > 1.7 {
 			t.Errorf("%s came %d times of %d, its weight is %d", k.fault, count[k.fault], len(steps), k.weight)
 		}
 	}
@@ -87,21 +96,34 @@ func TestSchedulerKeepsToItsFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Longest = time.Second
+	s.Longest, s.Target = time.Second, OnReplica
 	for range 200 {
-		if step := s.Next(); step.For > time.Second {
-			t.Fatalf("%s lasts longer than allowed", step)
+		if step := s.Next(); step.For > time.Second || step.Target != OnReplica {
+			t.Fatalf("%s lasts longer than allowed, or hits another", step)
 		}
 	}
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, bad := range []Config{{Nodes: 2}, {Nodes: MaxNodes + 1}, {Duration: -1}, {Duration: MaxDuration + 1}, {Faults: []Fault{"earthquake"}}} {
+	for _, bad := range []Config{{Nodes: 2}, {Nodes: MaxNodes + 1}, {Duration: -1}, {Duration: MaxDuration + 1}, {Faults: []Fault{"earthquake"}},
+		{Steps: -1}, {Busy: maxBusy + 1}, {Target: "somebody"}} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v was accepted", bad)
 		}
 	}
 	if err := (Config{Nodes: 5, Faults: []Fault{FaultKill}}).Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestSpreads(t *testing.T) {
+	var changes []Change
+	for i := 20; i > 0; i-- {
+		changes = append(changes, Change{Fault: FaultKill, FailoverMS: float64(i)})
+	}
+	changes = append(changes, Change{Fault: FaultPause, FailoverMS: 7})
+	got := Spreads(changes)
+	if got[FaultKill] != (Spread{20, 10.5, 19, 20}) || got[FaultPause] != (Spread{1, 7, 7, 7}) || len(got) != 2 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -2,7 +2,6 @@ package torture
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -76,25 +75,21 @@ func (r *run) tell() {
 		return r.Red(term.Count(n))
 	}
 	r.Line("")
-	faults := term.NewTable("FAULT", "TIMES", "FAILOVERS", "MEDIAN MS", "SLOWEST MS").Right(1, 2, 3, 4)
-	rows := append([]Fault{}, noFault)
+	faults := term.NewTable("FAULT", "TIMES", "FAILOVERS", "MEDIAN MS", "P95 MS", "SLOWEST MS").Right(1, 2, 3, 4, 5)
+	rows := []Fault{noFault}
 	for _, k := range kinds() {
 		rows = append(rows, k.fault)
 	}
 	for _, f := range rows {
-		var took []float64
-		for _, c := range v.Failovers {
-			if c.Fault == f {
-				took = append(took, c.FailoverMS)
-			}
-		}
-		if v.Faults[f] == 0 && len(took) == 0 {
+		times, n := v.Times[f], v.Faults[f]
+		if n == 0 && times.Count == 0 {
 			continue
 		}
-		slices.Sort(took)
-		row := []string{string(f), fmt.Sprint(v.Faults[f]), fmt.Sprint(len(took)), "", ""}
-		if len(took) > 0 {
-			row[3], row[4] = fmt.Sprintf("%.0f", took[len(took)/2]), fmt.Sprintf("%.0f", took[len(took)-1])
+		row := []string{string(f), fmt.Sprint(n), fmt.Sprint(times.Count)}
+		if times.Count > 0 {
+			for _, ms := range []float64{times.MedianMS, times.P95MS, times.MaxMS} {
+				row = append(row, fmt.Sprintf("%.0f", ms))
+			}
 		}
 		faults.Row(row...)
 	}

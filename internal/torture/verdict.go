@@ -30,32 +30,33 @@ type Verdict struct {
 	LostWrites      int      `json:"lost_writes"`       // acknowledged, and not there at the end
 	DualPrimaryAcks int      `json:"dual_primary_acks"` // by an older epoch after a newer one
 
-	Faults                  map[Fault]int `json:"faults"` // how often each was done
-	Seed                    uint64        `json:"seed"`
-	Linearizable            bool          `json:"linearizable"`
-	LinearizableUnproven    int           `json:"linearizable_unproven_keys"` // the check did not end in time
-	RegisterOps             int           `json:"register_ops"`
-	RegisterKeys            int           `json:"register_keys"`
-	Compare                 bool          `json:"compare"` // writes that depend on a revision were part of it
-	LongestWithoutPrimaryMS float64       `json:"longest_without_primary_ms"`
-	LongestWithoutAtMS      float64       `json:"longest_without_primary_at_ms"`
-	ConnectedMS             float64       `json:"quorum_connected_ms"` // of the time faults were injected
-	SlowestRecoveryMS       float64       `json:"slowest_recovery_ms"` // from the end of a fault to a whole cluster
-	UnprovokedFailovers     int           `json:"unprovoked_failovers"`
-	UnknownWrites           int           `json:"unknown_writes"`
-	WriteP50MS              float64       `json:"write_p50_ms"`
-	WriteP99MS              float64       `json:"write_p99_ms"`
-	DurationMS              float64       `json:"duration_ms"`
-	Interrupted             bool          `json:"interrupted"`
-	Network                 string        `json:"network"`
-	Disk                    string        `json:"disk"`
-	LeftOut                 []string      `json:"left_out,omitempty"` // faults this machine does not allow
-	Script                  []string      `json:"script"`
-	Violations              []string      `json:"violations,omitempty"`
-	Notes                   []string      `json:"notes,omitempty"`
-	Version                 string        `json:"version"`
-	Dir                     string        `json:"dir,omitempty"`
-	Report                  string        `json:"report,omitempty"`
+	Faults                  map[Fault]int    `json:"faults"` // how often each was done
+	Times                   map[Fault]Spread `json:"failover_times"`
+	Seed                    uint64           `json:"seed"`
+	Linearizable            bool             `json:"linearizable"`
+	LinearizableUnproven    int              `json:"linearizable_unproven_keys"` // the check did not end in time
+	RegisterOps             int              `json:"register_ops"`
+	RegisterKeys            int              `json:"register_keys"`
+	Compare                 bool             `json:"compare"` // writes that depend on a revision were part of it
+	LongestWithoutPrimaryMS float64          `json:"longest_without_primary_ms"`
+	LongestWithoutAtMS      float64          `json:"longest_without_primary_at_ms"`
+	ConnectedMS             float64          `json:"quorum_connected_ms"` // of the time faults were injected
+	SlowestRecoveryMS       float64          `json:"slowest_recovery_ms"` // from the end of a fault to a whole cluster
+	UnprovokedFailovers     int              `json:"unprovoked_failovers"`
+	UnknownWrites           int              `json:"unknown_writes"`
+	WriteP50MS              float64          `json:"write_p50_ms"`
+	WriteP99MS              float64          `json:"write_p99_ms"`
+	DurationMS              float64          `json:"duration_ms"`
+	Interrupted             bool             `json:"interrupted"`
+	Network                 string           `json:"network"`
+	Disk                    string           `json:"disk"`
+	LeftOut                 []string         `json:"left_out,omitempty"` // faults this machine does not allow
+	Script                  []string         `json:"script"`
+	Violations              []string         `json:"violations,omitempty"`
+	Notes                   []string         `json:"notes,omitempty"`
+	Version                 string           `json:"version"`
+	Dir                     string           `json:"dir,omitempty"`
+	Report                  string           `json:"report,omitempty"`
 
 	from, until time.Duration // when faults were injected
 	// What the cluster held at the end; nil: it could not be read.
@@ -183,6 +184,7 @@ func (r *run) judge() error {
 			v.UnprovokedFailovers++
 		}
 	}
+	v.Times = Spreads(f.Changes)
 	v.UnknownWrites = r.client.Unknown()
 	for _, o := range ops {
 		if o.Outcome == Unknown && o.Kind != OpGet {
@@ -191,6 +193,9 @@ func (r *run) judge() error {
 	}
 	v.WriteP50MS, v.WriteP99MS = inMS(democluster.Latency(f.Acks, 0.50)), inMS(democluster.Latency(f.Acks, 0.99))
 	v.Violations = append(f.Violations(), r.violations...)
+	if v.UnprovokedFailovers > 0 && v.Faults[FaultCalm] > 0 {
+		v.Violations = append(v.Violations, fmt.Sprintf("the primary changed %d times without a fault", v.UnprovokedFailovers))
+	}
 	errs := make([]error, 0, len(v.Violations)+1)
 	for _, text := range v.Violations {
 		errs = append(errs, errors.New(text))
