@@ -2,8 +2,10 @@ package ha
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -94,6 +96,13 @@ func (b backend) Metrics() []httpapi.Metric {
 		gauge("wal_lsn", "Flushed LSN of this node's WAL.", float64(s.Position.LSN)),
 		gauge("applied_index", "Index of the last Raft entry applied.", float64(s.AppliedIndex)),
 		gauge("last_contact_ms", "Milliseconds since the leader was last heard of, -1 if never.", float64(s.LastContactMS)),
+		gauge("paused", "Whether failover is paused by an operator.", flag(s.Rules.Pause != nil)),
+		gauge("maintenance", "Whether this node is in maintenance.", flag(slices.ContainsFunc(s.Rules.Maintenance, func(m fsm.NodeMark) bool { return m.NodeID == s.NodeID }))),
+		gauge("witness", "Whether this node is a voter without data.", flag(b.config.Witness)),
+		gauge("blocked", "Whether there is no primary as far as this node knows; status says why.", flag(s.Blocked != "")),
+		gauge("cool_down_seconds", "Seconds for which others are preferred to this node as primary.", max(0, time.Until(s.CoolDownUntil).Seconds())),
+		gauge("fsync_p99_seconds", "99th percentile of the latest writes to the log, each with its sync.", float64(s.FsyncUS)/1e6),
+		gauge("disk_too_slow", "Whether that is more than a fifth of the health check timeout.", flag(tooSlow(b.writes.p99(), b.config.HealthCheckTimeout) != "")),
 		gauge("voters", "Voters of the cluster.", float64(s.Quorum.Voters)),
 		gauge("voters_reachable", "Voters that gossip holds alive.", float64(s.Quorum.Reachable)),
 		gauge("halted", "Whether this node has stopped applying commands.", flag(s.Halted != "")),

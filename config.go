@@ -103,18 +103,26 @@ type Config struct {
 	// in the state directory.
 	FencingTokenPath string
 
+	// Witness makes this node a voter without data: it takes part in elections
+	// and ballots and never becomes primary. It has no Database. See
+	// failover.Witness for what that means for acknowledgements.
+	Witness bool
+
+	// Profile chooses the defaults of the three times that follow. Default
+	// ProfileDefault.
+	Profile Profile
+
 	// HealthCheckInterval is how often a node looks at its own database and
-	// tells the others about it. Default DefaultHealthCheckInterval.
+	// tells the others about it. Default: the profile's.
 	HealthCheckInterval time.Duration
 
 	// HealthCheckTimeout is how long the leader may be silent before it is
-	// given up (Raft's heartbeat timeout and leader lease). Default
-	// DefaultHealthCheckTimeout; more than HealthCheckInterval.
+	// given up (Raft's heartbeat timeout and leader lease). Default: the
+	// profile's; more than HealthCheckInterval.
 	HealthCheckTimeout time.Duration
 
 	// ElectionTimeout is how long an election and a ballot may take before they
-	// are tried again. Default DefaultElectionTimeout; more than
-	// HealthCheckTimeout.
+	// are tried again. Default: the profile's; more than HealthCheckTimeout.
 	ElectionTimeout time.Duration
 
 	// MaxFailoverLag is how far, in LSNs, a node may be behind the last known
@@ -139,14 +147,15 @@ func (c Config) withDefaults() Config {
 	if c.DatabaseAddr == "" {
 		c.DatabaseAddr = c.AdvertiseAddr
 	}
+	interval, timeout, election, _ := c.Profile.Times()
 	if c.HealthCheckInterval == 0 {
-		c.HealthCheckInterval = DefaultHealthCheckInterval
+		c.HealthCheckInterval = interval
 	}
 	if c.HealthCheckTimeout == 0 {
-		c.HealthCheckTimeout = DefaultHealthCheckTimeout
+		c.HealthCheckTimeout = timeout
 	}
 	if c.ElectionTimeout == 0 {
-		c.ElectionTimeout = DefaultElectionTimeout
+		c.ElectionTimeout = election
 	}
 	if c.FencingTokenPath == "" && c.DataDir != "" {
 		c.FencingTokenPath = filepath.Join(c.StateDir(), "fencing.json")
@@ -228,6 +237,10 @@ func (c Config) Validate() error {
 	}
 	if c.DataDir == "" {
 		fault("no data directory: name the one that holds this node's state")
+	}
+	if _, _, _, known := c.Profile.Times(); !known {
+		fault("profile %q: there are %s and %s", c.Profile, ProfileDefault, ProfileFast)
+		return errors.Join(faults...) // its times are unknown
 	}
 	if c.HealthCheckInterval <= 0 {
 		fault("health check interval %s: want more than 0", c.HealthCheckInterval)

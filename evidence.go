@@ -2,6 +2,8 @@ package ha
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,13 +58,34 @@ func (n *Node) register() {
 func (n *Node) registerOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, DefaultRequestTimeout)
 	defer cancel()
-	var known bool
+	var address string
+	var witness bool
 	if _, err := n.Read(ctx, fsm.Linearizable, func(s *fsm.State) {
-		for _, m := range s.Members() {
-			known = known || m.NodeID == n.config.NodeID && m.Address == n.config.DatabaseAddr
+		if m, there := s.Member(n.config.NodeID); there {
+			address = m.Address
 		}
-	}); err != nil || known {
+		witness = slices.ContainsFunc(s.Rules().Witnesses, func(m fsm.NodeMark) bool { return m.NodeID == n.config.NodeID })
+	}); err != nil {
 		return err
+	}
+	switch {
+	case n.config.Witness && address != "":
+		// What it had was counted in quorums: whoever takes it away decides that.
+		n.config.Logger.Error("this node is registered with a database, and is configured as a witness: to go on without its data, `aiondb-ha node remove` it",
+			"node", n.config.NodeID, "database", address)
+		return errors.New("registered with a database")
+	case n.config.Witness && !witness:
+		c, err := fsm.WitnessCommand(fsm.NodeMark{NodeID: n.config.NodeID, Mark: n.mark("")})
+		return n.lay(ctx, c, err)
+	case n.config.Witness:
+		return nil
+	case witness:
+		if err := n.lay(ctx, fsm.NoWitnessCommand(n.config.NodeID), nil); err != nil {
+			return err
+		}
+	}
+	if address == n.config.DatabaseAddr {
+		return nil
 	}
 	_, err := n.Propose(ctx, command.AddNode{NodeID: n.config.NodeID, Address: n.config.DatabaseAddr})
 	return err

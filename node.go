@@ -67,6 +67,7 @@ type Node struct {
 	messenger *transport.Messenger
 	store     *jsonlstore.Store
 	probe     *diskProbe
+	writes    *writeTimer
 	consensus *raftshim.Consensus
 	lease     failover.Lease
 	fsm       *fsm.FSM
@@ -93,13 +94,24 @@ type Node struct {
 // Open starts the node: from its return on it takes part in the cluster and
 // drives db. ctx bounds the start only. When it fails everything is given up,
 // as by Close.
+//
+// A witness has no database: db is nil.
 func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
+	switch {
+	case p.config.Witness && db != nil:
+		return nil, errors.Join(errors.New("a witness has no database: give none, or unset Witness"), p.Close())
+	case p.config.Witness:
+		db = failover.Witness{}
+	case db == nil:
+		return nil, errors.Join(errors.New("no database: give one, or set Witness"), p.Close())
+	}
 	n := &Node{
 		config:  p.config,
 		started: time.Now(),
 		mux:     p.mux,
 		access:  p.access,
 		store:   p.store,
+		writes:  p.writes,
 		floor:   p.floor,
 		guard:   fencing.NewQuickGuard(clock.Boot, clock.Quick),
 		db:      db,
@@ -134,6 +146,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	close(n.ready)
 	n.tasks.Go(n.register)
 	n.tasks.Go(n.credentials.keep)
+	n.tasks.Go(n.watchDisk)
 	return n, nil
 }
 

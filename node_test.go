@@ -79,10 +79,16 @@ type testCluster struct {
 	nodes map[protocol.NodeID]*Node
 	dbs   map[protocol.NodeID]*modelDatabase
 	disks map[protocol.NodeID]*hungDisk
+
+	witness protocol.NodeID // one without data; NoNode: none has none
 }
 
 func newTestCluster(t *testing.T) *testCluster {
-	c := &testCluster{t: t, dir: t.TempDir(), nodes: map[protocol.NodeID]*Node{}, dbs: map[protocol.NodeID]*modelDatabase{},
+	return newTestClusterWith(t, protocol.NoNode)
+}
+
+func newTestClusterWith(t *testing.T, witness protocol.NodeID) *testCluster {
+	c := &testCluster{t: t, witness: witness, dir: t.TempDir(), nodes: map[protocol.NodeID]*Node{}, dbs: map[protocol.NodeID]*modelDatabase{},
 		disks: map[protocol.NodeID]*hungDisk{}}
 	for len(c.addrs) < 3 {
 		if addr := freeAddr(t); !slices.Contains(c.addrs, addr) {
@@ -122,6 +128,7 @@ func freeAddr(t *testing.T) string {
 
 func (c *testCluster) config(id protocol.NodeID) Config {
 	return Config{
+		Witness:      id == c.witness,
 		NodeID:       id,
 		Nodes:        c.addrs,
 		Secret:       NewSecret(bytes.Repeat([]byte("k"), 32)),
@@ -142,11 +149,15 @@ func (c *testCluster) start(id protocol.NodeID) {
 		c.t.Fatalf("node %d: %v", id, err)
 	}
 	prepared.disk = disk
-	node, err := prepared.Open(c.t.Context(), db)
+	var given Database
+	if id != c.witness {
+		given, c.dbs[id] = db, db
+	}
+	node, err := prepared.Open(c.t.Context(), given)
 	if err != nil {
 		c.t.Fatalf("node %d: %v", id, err)
 	}
-	c.nodes[id], c.dbs[id], c.disks[id] = node, db, disk
+	c.nodes[id], c.disks[id] = node, disk
 }
 
 func (c *testCluster) stop(id protocol.NodeID) {

@@ -40,6 +40,7 @@ type Prepared struct {
 	access *httpapi.Access
 	mux    *transport.Mux
 	store  *jsonlstore.Store
+	writes *writeTimer
 	floor  *fencing.Floor
 	disk   vfs.FS // of the state directory
 }
@@ -118,6 +119,9 @@ func (p *Prepared) openState() (err error) {
 		return err
 	}
 	if p.store, err = jsonlstore.Open(p.config.StateDir()); err != nil {
+		return err
+	}
+	if p.writes, err = newWriteTimer(p.store, p.config.StateDir()); err != nil {
 		return err
 	}
 	if !p.floor.Missing() {

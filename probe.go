@@ -34,6 +34,7 @@ type diskProbe struct {
 	path   string
 	every  time.Duration
 	needed func() bool
+	note   func(began time.Time) // of each write that succeeded; nil: nobody wants to know
 	log    hclog.Logger
 
 	since  atomic.Pointer[time.Time] // of the write under way; nil: none
@@ -88,6 +89,9 @@ func (p *diskProbe) run(ctx context.Context) {
 		p.since.Store(&now)
 		err := p.write(&file, n)
 		p.since.Store(nil)
+		if err == nil && p.note != nil {
+			p.note(now)
+		}
 		if err != nil && !failing {
 			p.log.Warn("the disk of the state directory takes no writes", "error", err)
 		}
@@ -120,6 +124,7 @@ func (n *Node) startProbe(disk vfs.FS) {
 	n.probe = &diskProbe{
 		disk:  disk,
 		path:  filepath.Join(n.config.StateDir(), probeName),
+		note:  n.writes.note,
 		every: stallLimit(n.config) / probesPerLimit,
 		needed: func() bool {
 			leader, _ := n.consensus.Leader()

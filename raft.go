@@ -82,7 +82,7 @@ func (n *Node) startRaft() (err error) {
 		}
 	}
 	conf.NotifyCh = n.consensus.NotifyCh()
-	r, err := raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, trans)
+	r, err := raft.NewRaft(conf, n.fsm, n.writes, n.writes, snapshots, trans)
 	if err != nil {
 		return err
 	}

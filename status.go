@@ -33,6 +33,13 @@ type Status struct {
 
 	Quorum Quorum `json:"quorum"`
 
+	Rules    fsm.Rules `json:"rules"`    // what operators have laid down: pause, maintenance, witnesses, permit
+	Aside    string    `json:"aside"`    // why this node does not become primary by the rules; "" if it may
+	Warnings []string  `json:"warnings"` // what works and should be seen to; empty if nothing
+	FsyncUS  int64     `json:"fsync_us"` // 99th percentile of the latest writes to the log, µs
+
+	CoolDownUntil time.Time `json:"cool_down_until,omitzero"` // until when others are preferred to this node
+
 	Blocked  string `json:"blocked"` // why there is no primary, or why this node can't be it; "" if nothing is in the way
 	Halted   string `json:"halted"`  // why this node applies no more commands; "" if it does
 	UptimeMS int64  `json:"uptime_ms"`
@@ -64,6 +71,8 @@ type NodeInfo struct {
 	Leader          bool              `json:"leader"`
 	Primary         bool              `json:"primary"`
 	Voter           bool              `json:"voter"`
+	Witness         bool              `json:"witness"`     // a voter without data
+	Maintenance     bool              `json:"maintenance"` // does not become primary, by an operator's word
 }
 
 // Status returns what this node knows now. It does not ask anybody.
@@ -84,6 +93,10 @@ func (n *Node) Status() Status {
 		Position:      driver.Position,
 		LastContactMS: n.contactAge(),
 		Quorum:        Quorum{Voters: len(voters), Needed: len(voters)/2 + 1},
+		Rules:         n.rules(),
+		Aside:         driver.Aside,
+		FsyncUS:       n.writes.p99().Microseconds(),
+		CoolDownUntil: driver.CoolDownUntil,
 		Blocked:       driver.Blocked,
 		UptimeMS:      time.Since(n.started).Milliseconds(),
 		Credentials:   n.credentials.status(),
@@ -104,10 +117,26 @@ func (n *Node) Status() Status {
 			s.Quorum.Reachable++
 		}
 	}
+	s.Warnings = n.warnings(s)
 	if q := s.Quorum; s.Blocked != "" && q.Reachable < q.Needed {
 		s.Blocked = fmt.Sprintf("no quorum: %d of %d voters reachable, %d needed; %s", q.Reachable, q.Voters, q.Needed, s.Blocked)
 	}
 	return s
+}
+
+// warnings are what a person had better see to.
+func (n *Node) warnings(s Status) []string {
+	out := []string{} // JSON: a list, not null
+	if slow := tooSlow(n.writes.p99(), n.config.HealthCheckTimeout); slow != "" {
+		out = append(out, slow)
+	}
+	if s.Rules.Pause != nil {
+		out = append(out, "failover is paused: nobody takes over when the primary is lost")
+	}
+	if data := s.Quorum.Voters - len(s.Rules.Witnesses); s.Quorum.Voters > 0 && data < s.Quorum.Needed {
+		out = append(out, fmt.Sprintf("%d of %d voters have data, fewer than the %d of a quorum: no write can be acknowledged by a quorum", data, s.Quorum.Voters, s.Quorum.Needed))
+	}
+	return out
 }
 
 // Nodes returns what this node knows of every node that is configured, that
@@ -132,6 +161,13 @@ func (n *Node) Nodes() []NodeInfo {
 	})
 	for _, id := range n.consensus.Voters() {
 		info(id).Voter = true
+	}
+	rules := n.rules()
+	for _, m := range rules.Witnesses {
+		info(m.NodeID).Witness = true
+	}
+	for _, m := range rules.Maintenance {
+		info(m.NodeID).Maintenance = true
 	}
 	for _, m := range n.members() {
 		i := info(m.NodeID)
@@ -164,7 +200,7 @@ func setLags(nodes []NodeInfo) {
 	}
 	end := nodes[i].LSN
 	for i := range nodes {
-		if nodes[i].LastSeenMS < 0 {
+		if nodes[i].LastSeenMS < 0 || nodes[i].Witness {
 			continue
 		}
 		var lag uint64

@@ -67,6 +67,8 @@ type node struct {
 	floor string
 	db    *modelDB
 
+	witness bool // has no data: db is not used
+
 	up     bool // guarded by net.mu
 	inner  *raft.InmemTransport
 	trans  *raftshim.Transport
@@ -187,8 +189,12 @@ func (net *network) start(id protocol.NodeID) {
 	}
 	nd.trans = raftshim.NewTransport(nd.inner, raftshim.Options{Local: id, Clock: clock, Guard: nd.guard,
 		Lease: fencing.LeaseFor(raftConfig(id).HeartbeatTimeout), Floor: floor.Current().Epoch, WriteInFlight: nd.logs.writeInFlight})
+	var database failover.Database = nd.db
+	if nd.witness {
+		database = failover.Witness{}
+	}
 	nd.driver, err = failover.NewDriver(failover.DriverConfig{Local: id, Raft: nd.cons, Lease: nd.trans, Peers: (*peers)(nd),
-		Cluster: (*cluster)(nd), Database: nd.db, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming, MaxFailoverLag: maxFailoverLag})
+		Cluster: (*cluster)(nd), Database: database, Floor: floor, Guard: nd.guard, Health: (*oracle)(nd), Timing: testTiming, MaxFailoverLag: maxFailoverLag})
 	if err != nil {
 		net.t.Fatal(err)
 	}
@@ -325,6 +331,9 @@ func (net *network) settled(nd *node) {
 	net.await("all nodes to follow the primary", func() bool {
 		for _, id := range net.ids() {
 			other := net.nodes[id]
+			if other.witness {
+				continue
+			}
 			other.db.mu.Lock()
 			follows := other.db.following.Primary == nd.id && other.db.following.Epoch == nd.epoch()
 			other.db.mu.Unlock()
@@ -338,7 +347,7 @@ func (net *network) settled(nd *node) {
 		net.t.Errorf("node %d cannot write", nd.id)
 	}
 	for _, id := range net.ids() {
-		if other := net.nodes[id]; other.isUp() {
+		if other := net.nodes[id]; other.isUp() && !other.witness {
 			has := other.db.values()
 			for _, value := range net.acked {
 				if !has[value] {

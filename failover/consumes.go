@@ -206,7 +206,7 @@ func (t Timing) withDefaults() Timing {
 // DriverStatus is how a node stands in the matter of who is primary.
 type DriverStatus struct {
 	State          State             `json:"state"`
-	Role           protocol.NodeRole `json:"role"`    // primary while the guard is open and the database promoted; else replica
+	Role           protocol.NodeRole `json:"role"`    // primary while the guard is open and the database promoted; else replica, and standalone for a witness
 	Leading        bool              `json:"leading"` // Raft's leader, as last told
 	Epoch          protocol.Epoch    `json:"epoch"`   // of the primary named below; while an election runs, the one it is about
 	Floor          protocol.Epoch    `json:"floor"`

@@ -176,7 +176,7 @@ func (d *Driver) drain(due *time.Timer) {
 	if !cluster {
 		return
 	}
-	d.step(RulesChanged{Rules: d.cfg.Cluster.Rules()}, due)
+	d.step(RulesChanged{Rules: d.rules()}, due)
 	if history := d.cfg.Cluster.History(); len(history) > 0 {
 		last := history[len(history)-1]
 		d.step(PrimaryKnown{Node: last.NodeID, Epoch: last.Epoch, Address: d.cfg.Cluster.Address(last.NodeID)}, due)
@@ -256,6 +256,22 @@ func (d *Driver) ClusterChanged() {
 	d.poke()
 }
 
+// rules returns what the operators have laid down, and that this node has no
+// data, if so: it need not wait until that is committed.
+func (d *Driver) rules() Rules {
+	rules := d.cfg.Cluster.Rules()
+	if d.witness() {
+		rules.Witnesses = sorted(append(slices.Clone(rules.Witnesses), d.cfg.Local))
+	}
+	return rules
+}
+
+// witness reports whether this node has no data.
+func (d *Driver) witness() bool {
+	_, is := d.cfg.Database.(Witness)
+	return is
+}
+
 // publish makes the machine's standing the status others see.
 func (d *Driver) publish() {
 	primary := d.machine.Primary()
@@ -285,6 +301,9 @@ func (d *Driver) watch() (DriverStatus, <-chan struct{}) {
 	status.Floor = d.cfg.Floor.Current().Epoch
 	status.Position = *d.position.Load()
 	status.Role = protocol.RoleReplica
+	if d.witness() {
+		status.Role = protocol.RoleStandalone
+	}
 	if epoch, open := d.cfg.Guard.Epoch(); status.State == Promoted {
 		if open && epoch == status.Epoch {
 			status.Role = protocol.RolePrimary
@@ -374,7 +393,7 @@ func (d *Driver) successor() (protocol.NodeID, error) {
 
 // candidates returns the other voters that do not stand aside by the rules.
 func (d *Driver) candidates() []protocol.NodeID {
-	never := d.cfg.Cluster.Rules().neverPrimary()
+	never := d.rules().neverPrimary()
 	return slices.DeleteFunc(sorted(d.cfg.Raft.Voters()), func(id protocol.NodeID) bool {
 		return id == d.cfg.Local || slices.Contains(never, id)
 	})

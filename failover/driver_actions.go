@@ -35,7 +35,7 @@ func (d *Driver) perform(action Action) {
 	case CommitNoop:
 		d.attempt(d.timing.RaftTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
 			epoch, err := d.cfg.Raft.CommitNoop(ctx)
-			return EpochBegun{Attempt: a.Attempt, Epoch: epoch, Rules: d.cfg.Cluster.Rules(), Last: d.earlier(epoch), Alive: d.reachable()}, err
+			return EpochBegun{Attempt: a.Attempt, Epoch: epoch, Rules: d.rules(), Last: d.earlier(epoch), Alive: d.reachable()}, err
 		})
 	case Prepare:
 		// Bounded like a ballot, not like a promotion: a node whose disk or

@@ -61,7 +61,7 @@ func (d *Driver) target(ctx context.Context, to protocol.NodeID) (protocol.NodeI
 		if !slices.Contains(voters, to) {
 			return 0, fmt.Errorf("node %d is not a voter of this cluster", to)
 		}
-		if slices.Contains(d.cfg.Cluster.Rules().neverPrimary(), to) {
+		if slices.Contains(d.rules().neverPrimary(), to) {
 			return 0, fmt.Errorf("node %d does not become primary: it is a witness, or in maintenance", to)
 		}
 		voters = []protocol.NodeID{to}

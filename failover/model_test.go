@@ -185,7 +185,7 @@ func (db *modelDB) write(value string) (protocol.Epoch, error) {
 func (db *modelDB) receive(from protocol.NodeID, epoch protocol.Epoch, log []record) bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if epoch < db.fence || db.promotion != nil || db.following.Primary != from || db.following.Epoch != epoch {
+	if db.net.node(db.id).witness || epoch < db.fence || db.promotion != nil || db.following.Primary != from || db.following.Epoch != epoch {
 		return false
 	}
 	if len(log) > len(db.log) { // pushes of one primary may overtake each other

@@ -54,7 +54,7 @@ type Rules struct {
 
 // Rules returns the rules as they are.
 func (s *State) Rules() Rules {
-	var r Rules
+	r := Rules{Maintenance: []NodeMark{}, Witnesses: []NodeMark{}} // JSON: lists, not null
 	for _, e := range s.KVList([]byte(rulesPrefix), MaxKVList) {
 		var mark Mark
 		_ = json.Unmarshal(e.Value, &mark) // for people: a value that cannot be read is a rule all the same

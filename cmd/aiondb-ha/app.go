@@ -69,6 +69,7 @@ func commands() []command {
 	return slices.Concat(
 		runCommands(),
 		clusterCommands(),
+		pauseCommands(),
 		kvCommands(),
 		shardCommands(),
 		logCommands(),

@@ -46,6 +46,12 @@ shard transfer 7 0 2 1
 shards
 shard assign 7 x 2
 node remove 1
+pause --reason maintenance_of_the_switch
+pause --node 2 --json
+resume --node 2
+resume
+failover
+failover --to 2 --reason burnt
 kv put greeting hello
 < from standard input
 kv put --json piped -

@@ -112,6 +112,21 @@ func statusTable(s ha.Status, style term.Style) *term.Table {
 	row("quorum", "%s", quorum)
 	row("position", "timeline %d, LSN %d", s.Position.Timeline, s.Position.LSN)
 	row("state", "%s, floor %d, applied to index %d", s.State, s.Floor, s.AppliedIndex)
+	if p := s.Rules.Pause; p != nil {
+		row("paused", "%s", style.Yellow(since(p.At, p.Reason)))
+	}
+	for _, m := range s.Rules.Maintenance {
+		row("maintenance", "node %s, %s", m.NodeID, since(m.At, m.Reason))
+	}
+	if p := s.Rules.Permit; p != nil && p.After == s.Epoch && s.Primary == protocol.NoNode {
+		row("permitted", "node %s, %s", p.NodeID, since(p.At, p.Reason))
+	}
+	if s.Aside != "" {
+		row("aside", "%s", style.Yellow(term.Safe(s.Aside)))
+	}
+	for _, w := range s.Warnings {
+		row("warning", "%s", style.Yellow(term.Safe(w)))
+	}
 	if s.Blocked != "" {
 		row("blocked", "%s", style.Yellow(term.Safe(s.Blocked)))
 	}
@@ -119,6 +134,15 @@ func statusTable(s ha.Status, style term.Style) *term.Table {
 		row("halted", "%s", style.Red(term.Safe(s.Halted)))
 	}
 	return tab
+}
+
+// since says since when a rule holds, and why.
+func since(at time.Time, reason string) string {
+	text := "since " + at.Local().Format("2006-01-02 15:04:05")
+	if reason != "" {
+		text += ": " + term.Safe(reason)
+	}
+	return text
 }
 
 func runNodes(a *app, in *input) error {
@@ -145,6 +169,8 @@ func runNodes(a *app, in *input) error {
 			role = style.Red("down")
 		case n.Primary:
 			role = style.Green(role)
+		case n.Witness:
+			role = "witness"
 		}
 		if n.LastSeenMS >= 0 {
 			seen = "now"
@@ -160,6 +186,9 @@ func runNodes(a *app, in *input) error {
 		}
 		if n.Leader {
 			notes = append(notes, "leader")
+		}
+		if n.Maintenance {
+			notes = append(notes, "maintenance")
 		}
 		if !n.Voter {
 			notes = append(notes, "no voter")

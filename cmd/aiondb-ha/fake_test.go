@@ -136,3 +136,37 @@ func (c *cli) run(stdin string, args ...string) (code int, stdout, stderr string
 	code = a.run(args)
 	return code, out.String(), errs.String()
 }
+
+func (f *fakeNode) lay(ctx context.Context, c raftcommand.KvWrite, err error) error {
+	if err == nil {
+		_, err = f.Propose(ctx, c)
+	}
+	return err
+}
+
+func (f *fakeNode) Rules() fsm.Rules {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state.Rules()
+}
+
+func (f *fakeNode) Pause(ctx context.Context, reason string) error {
+	c, err := fsm.PauseCommand(fsm.Mark{Node: 1, Reason: reason})
+	return f.lay(ctx, c, err)
+}
+
+func (f *fakeNode) Resume(ctx context.Context) error { return f.lay(ctx, fsm.ResumeCommand(), nil) }
+
+func (f *fakeNode) BeginMaintenance(ctx context.Context, id protocol.NodeID, reason string) error {
+	c, err := fsm.MaintenanceCommand(fsm.NodeMark{NodeID: id, Mark: fsm.Mark{Node: 1, Reason: reason}})
+	return f.lay(ctx, c, err)
+}
+
+func (f *fakeNode) EndMaintenance(ctx context.Context, id protocol.NodeID) error {
+	return f.lay(ctx, fsm.EndMaintenanceCommand(id), nil)
+}
+
+func (f *fakeNode) PermitFailover(ctx context.Context, id protocol.NodeID, reason string) error {
+	c, err := fsm.PermitCommand(fsm.Permit{NodeID: id, After: 7, Mark: fsm.Mark{Node: 1, Reason: reason}})
+	return f.lay(ctx, c, err)
+}

@@ -148,8 +148,12 @@ func (a *app) serve(s settings.Settings, load func() (settings.Settings, error))
 			stop()
 		}()
 	}
+	data := "none, a witness"
+	if srv.data != nil {
+		data = srv.data.Addr().String()
+	}
 	fmt.Fprintf(a.stdout, "node %s ready: ha %s, api %s://%s, data %s, state %s\n",
-		srv.node.ID(), s.Node.BindAddr, srv.scheme(), srv.api.Addr(), srv.data.Addr(), s.Node.StateDir())
+		srv.node.ID(), s.Node.BindAddr, srv.scheme(), srv.api.Addr(), data, s.Node.StateDir())
 
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
@@ -186,18 +190,22 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.api, err = listen(ctx, "API", "api-addr", s.settings.APIAddr); err != nil {
 		return err
 	}
-	if s.data, err = listen(ctx, "data", "data-addr", s.settings.DataAddr); err != nil {
-		return err
-	}
 	cfg := s.settings.Node
 	cfg.Logger, cfg.Version = s.log, readVersion().Version
-	cfg.APIAddr, cfg.DatabaseAddr = s.settings.Advertise(s.api.Addr()), s.settings.Advertise(s.data.Addr())
+	cfg.APIAddr = s.settings.Advertise(s.api.Addr())
 	if s.settings.APITLS {
 		cfg.APIAddr = "https://" + cfg.APIAddr
 		if s.certs, err = s.certificates(); err != nil {
 			return err
 		}
 	}
+	if cfg.Witness {
+		return s.openWitness(ctx, cfg)
+	}
+	if s.data, err = listen(ctx, "data", "data-addr", s.settings.DataAddr); err != nil {
+		return err
+	}
+	cfg.DatabaseAddr = s.settings.Advertise(s.data.Addr())
 	if s.prepared, err = ha.Prepare(ctx, cfg); err != nil {
 		s.prepared = nil
 		return err
@@ -227,6 +235,38 @@ func (s *server) open(ctx context.Context) (err error) {
 	return err
 }
 
+// openWitness opens a node without data. One that has some is not made a witness
+// by a setting: what it has may have been counted on.
+func (s *server) openWitness(ctx context.Context, cfg ha.Config) (err error) {
+	wal := filepath.Join(cfg.DataDir, "wal")
+	if entries, err := os.ReadDir(wal); err == nil && len(entries) > 0 {
+		return fmt.Errorf("this node is set to be a witness (AIONDB_HA_WITNESS), and %s holds data that may have been counted on: "+
+			"move it away if the cluster does without it", wal)
+	}
+	if s.prepared, err = ha.Prepare(ctx, cfg); err != nil {
+		s.prepared = nil
+		return err
+	}
+	prepared := s.prepared
+	s.prepared = nil // Open takes it over, and gives it up when it fails
+	if s.node, err = prepared.Open(ctx, nil); err != nil {
+		s.node = nil
+	}
+	return err
+}
+
+// dataHandler serves the database's part of the API.
+func (s *server) dataHandler() http.Handler {
+	if s.db != nil {
+		return s.db.Handler()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"error":"this node is a witness: it has no data","code":"not_primary"}`+"\n")
+	})
+}
+
 // abandon gives up what a failed open had taken.
 func (s *server) abandon() error {
 	var errs []error
@@ -246,7 +286,7 @@ func (s *server) abandon() error {
 
 // serveHTTP begins to answer: the node's API, and the database's under /v1/data.
 func (s *server) serveHTTP() {
-	data, node := s.node.ProtectHandler(s.db.Handler()), s.node.Handler()
+	data, node := s.node.ProtectHandler(s.dataHandler()), s.node.Handler()
 	// By hand and not by a ServeMux, which would tidy keys in paths.
 	s.http = httpapi.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path := r.URL.EscapedPath(); path == "/v1/data" || strings.HasPrefix(path, "/v1/data/") {
@@ -365,7 +405,10 @@ func (s *server) close() error {
 		errs = append(errs, s.http.Close())
 	}
 	s.tasks.Wait()
-	return errors.Join(append(errs, s.db.Close())...)
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // listen takes a port, and says which setting moves it if it cannot.

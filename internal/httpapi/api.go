@@ -6,6 +6,8 @@
 //	PUT    /v1/kv/{key}  /v1/config/{key}   the body is the value, as it is
 //	DELETE /v1/kv/{key}
 //	POST   /v1/shards/assign  /v1/shards/transfer  /v1/nodes  /v1/switchover
+//	GET    /v1/pause                        POST: pause, or {"node": N} into maintenance; DELETE ?node=N: take it back
+//	POST   /v1/failover                     permit a node to take over once, in spite of a pause or its lag
 //	DELETE /v1/nodes/{id}
 //	GET    /v1/events                       Server-Sent Events; ?follow=false: what is there
 //	GET    /primary /replica /leader /health /ready      200 or 503
@@ -92,6 +94,7 @@ type Backend interface {
 	Read(ctx context.Context, c fsm.Consistency, read func(*fsm.State)) (fsm.Freshness, error)
 	// Switchover hands the primacy to a node; protocol.NoNode: to the best one.
 	Switchover(ctx context.Context, to protocol.NodeID) error
+	Ruler
 	// Journal returns the records kept with a number above after, oldest first.
 	Journal(after uint64) []failover.Record
 	// Events delivers what is recorded from now on until ctx ends or the node
@@ -152,6 +155,10 @@ func newAPI(b Backend, guard *Guard, logger hclog.Logger) *api {
 		"POST /v1/shards/assign":   {ScopeAdmin, a.shardAssign},
 		"POST /v1/shards/transfer": {ScopeAdmin, a.shardTransfer},
 		"POST /v1/switchover":      {ScopeAdmin, a.switchover},
+		"GET /v1/pause":            {ScopeRead, a.rules},
+		"POST /v1/pause":           {ScopeAdmin, a.pause},
+		"DELETE /v1/pause":         {ScopeAdmin, a.resume},
+		"POST /v1/failover":        {ScopeAdmin, a.permit},
 		"GET /v1/config":           {ScopeRead, a.configList},
 		"GET /v1/kv":               {ScopeRead, a.kvList},
 		"GET /v1/events":           {ScopeRead, a.events},

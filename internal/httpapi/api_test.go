@@ -332,3 +332,37 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
+
+func TestRules(t *testing.T) {
+	f := newFake()
+	h := open(f)
+	for _, step := range []struct{ method, target, body, has string }{
+		{"GET", "/v1/pause", "", `"pause":null`},
+		{"POST", "/v1/pause", "", `"pause":{`},
+		{"POST", "/v1/pause", `{"reason":"new switch"}`, `"reason":"new switch"`},
+		{"POST", "/v1/pause", `{"node":2,"reason":"new disk"}`, `"maintenance":[{"node_id":2,`},
+		{"POST", "/v1/failover", `{"to":3,"reason":"burnt"}`, `"permit":{"node_id":3,"after":7,`},
+		{"GET", "/v1/pause", "", `"permit":{"node_id":3`},
+		{"DELETE", "/v1/pause?node=2", "", `"maintenance":[]`},
+		{"DELETE", "/v1/pause", "", `"pause":null`},
+	} {
+		w := call(h, step.method, step.target, step.body)
+		if w.Code != 200 || !strings.Contains(w.Body.String(), step.has) {
+			t.Errorf("%s %s %s: %d %s, want %s", step.method, step.target, step.body, w.Code, w.Body, step.has)
+		}
+	}
+	for _, step := range []struct{ method, target, body string }{
+		{"POST", "/v1/failover", ""}, {"POST", "/v1/failover", `{"to":0}`}, {"DELETE", "/v1/pause?node=x", ""}, {"POST", "/v1/pause", `{"nod":2}`},
+		{"GET", "/v1/pause?x=1", ""},
+	} {
+		if w := call(h, step.method, step.target, step.body); w.Code != 400 {
+			t.Errorf("%s %s %s: %d %s", step.method, step.target, step.body, w.Code, w.Body)
+		}
+	}
+	f.err = failover.ErrNoQuorum
+	for _, step := range []struct{ method, target, body string }{{"POST", "/v1/pause", ""}, {"DELETE", "/v1/pause", ""}, {"POST", "/v1/failover", `{"to":3}`}} {
+		if w := call(h, step.method, step.target, step.body); w.Code != 503 || !strings.Contains(w.Body.String(), CodeNoQuorum) {
+			t.Errorf("%s %s without a quorum: %d %s", step.method, step.target, w.Code, w.Body)
+		}
+	}
+}

@@ -174,3 +174,37 @@ func open(f *fakeBackend) http.Handler { return serveWith(f, NewAccess(nil, Toke
 func serveWith(f *fakeBackend, access *Access) http.Handler {
 	return New(f, NewGuard(access, nil), nil)
 }
+
+func (f *fakeBackend) lay(ctx context.Context, c command.KvWrite, err error) error {
+	if err == nil {
+		_, err = f.Propose(ctx, c)
+	}
+	return err
+}
+
+func (f *fakeBackend) Rules() fsm.Rules {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state.Rules()
+}
+
+func (f *fakeBackend) Pause(ctx context.Context, reason string) error {
+	c, err := fsm.PauseCommand(fsm.Mark{Node: 1, Reason: reason})
+	return f.lay(ctx, c, err)
+}
+
+func (f *fakeBackend) Resume(ctx context.Context) error { return f.lay(ctx, fsm.ResumeCommand(), nil) }
+
+func (f *fakeBackend) BeginMaintenance(ctx context.Context, id protocol.NodeID, reason string) error {
+	c, err := fsm.MaintenanceCommand(fsm.NodeMark{NodeID: id, Mark: fsm.Mark{Node: 1, Reason: reason}})
+	return f.lay(ctx, c, err)
+}
+
+func (f *fakeBackend) EndMaintenance(ctx context.Context, id protocol.NodeID) error {
+	return f.lay(ctx, fsm.EndMaintenanceCommand(id), nil)
+}
+
+func (f *fakeBackend) PermitFailover(ctx context.Context, id protocol.NodeID, reason string) error {
+	c, err := fsm.PermitCommand(fsm.Permit{NodeID: id, After: 7, Mark: fsm.Mark{Node: 1, Reason: reason}})
+	return f.lay(ctx, c, err)
+}

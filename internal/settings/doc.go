@@ -66,6 +66,8 @@ func Options() []Option {
 		{Name: "api-tls-cert", Value: "FILE", Help: "PEM certificate of the API, with its chain; read again when it changes"},
 		{Name: "api-tls-key", Value: "FILE", Help: "PEM private key of that certificate"},
 		{Name: "data-addr", Value: "HOST:PORT", Default: "HA host, HA port + 200", Help: "where this node's WAL is replicated from"},
+		{Name: "witness", Value: "BOOL", Default: "false", Help: "true: a voter without data, which never becomes primary"},
+		{Name: "profile", Value: "NAME", Default: "default", Help: "default, or fast (10, 40 and 120 ms) for one rack with quick disks; the times below go over it"},
 		{Name: "election-timeout-ms", Value: "MS", Default: "600", Help: "how long an election or a ballot may take; more than the check timeout"},
 		{Name: "health-check-timeout-ms", Value: "MS", Default: "250", Help: "how long the leader may be silent; more than the check interval"},
 		{Name: "health-check-interval-ms", Value: "MS", Default: "50", Help: "how often a node looks at its database"},
@@ -105,7 +107,7 @@ func Register(fs *flag.FlagSet) *Flags {
 			continue
 		}
 		set := func(v string) error { f.values[o.Name] = v; return nil }
-		if o.Name == "enabled" {
+		if o.Name == "enabled" || o.Name == "witness" {
 			fs.BoolFunc(o.Name, "", set)
 		} else {
 			fs.Func(o.Name, "", set)

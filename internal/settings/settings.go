@@ -62,6 +62,7 @@ func Load(flags *Flags, environ []string) (Settings, error) {
 	}
 	l.addresses(&out)
 	l.api(&out)
+	out.Node.Witness = l.boolean("witness", false)
 	l.timeouts(&out.Node)
 	if len(s.faults.list) == 0 {
 		// What the node itself asks for beyond that, should it ask for more.
@@ -208,9 +209,15 @@ func (l *loader) timeouts(c *ha.Config) {
 		return time.Duration(ms) * time.Millisecond, where
 	}
 	before := len(l.faults.list)
-	interval, _ := read("health-check-interval-ms", ha.DefaultHealthCheckInterval)
-	timeout, timeoutWhere := read("health-check-timeout-ms", ha.DefaultHealthCheckTimeout)
-	election, electionWhere := read("election-timeout-ms", ha.DefaultElectionTimeout)
+	text, where := l.setting("profile")
+	c.Profile = ha.Profile(strings.ToLower(text))
+	interval, timeout, election, known := c.Profile.Times()
+	if !known {
+		l.faults.add("%s: %q is no profile: use %s or %s", where, text, ha.ProfileDefault, ha.ProfileFast)
+	}
+	interval, _ = read("health-check-interval-ms", interval)
+	timeout, timeoutWhere := read("health-check-timeout-ms", timeout)
+	election, electionWhere := read("election-timeout-ms", election)
 	c.HealthCheckInterval, c.HealthCheckTimeout, c.ElectionTimeout = interval, timeout, election
 	if len(l.faults.list) > before {
 		return // a default in the place of nonsense would only make more lines

@@ -451,3 +451,30 @@ func TestCertificatesGoTogether(t *testing.T) {
 		}
 	}
 }
+
+func TestProfileAndWitness(t *testing.T) {
+	for _, test := range []struct {
+		environ                     []string
+		interval, timeout, election time.Duration
+		witness                     bool
+	}{
+		{environment("PROFILE", "default"), 50, 250, 600, false},
+		{environment("PROFILE", "fast", "WITNESS", "true"), 10, 40, 120, true},
+		{environment("PROFILE", "Fast", "HEALTH_CHECK_TIMEOUT_MS", "60"), 10, 60, 120, false},
+	} {
+		s, err := load(t, test.environ)
+		if n := s.Node; err != nil || n.HealthCheckInterval != test.interval*time.Millisecond || n.HealthCheckTimeout != test.timeout*time.Millisecond ||
+			n.ElectionTimeout != test.election*time.Millisecond || n.Witness != test.witness {
+			t.Errorf("%q: %+v, %v", test.environ, n, err)
+		}
+	}
+	for setting, want := range map[string]string{"PROFILE": "no profile", "WITNESS": "neither true nor false"} {
+		if _, err := load(t, environment(setting, "warp")); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "AIONDB_HA_"+setting) {
+			t.Errorf("%s=warp: %v", setting, err)
+		}
+	}
+	// The order of the times is checked of what comes out of profile and settings.
+	if _, err := load(t, environment("PROFILE", "fast", "HEALTH_CHECK_TIMEOUT_MS", "130")); err == nil {
+		t.Error("an election timeout below the check timeout is taken")
+	}
+}

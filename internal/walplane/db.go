@@ -35,7 +35,9 @@ type Config struct {
 	// NodeID names this node: 1 to Voters for a voter, above for a replica whose flushes do not count.
 	NodeID protocol.NodeID
 	// Voters is how many voters the cluster has; they are the nodes 1 to
-	// Voters, and a quorum is Voters/2+1 of them.
+	// Voters, and a quorum is Voters/2+1 of them. A witness among them counts as
+	// a voter and never as a copy: it does not connect, so of two nodes with
+	// data and a witness both must have a write before it is acknowledged.
 	Voters int
 	// Listener is where replicas connect. The DB owns it once Open has
 	// succeeded and closes it. Nil: no replica can follow this node.

@@ -108,6 +108,9 @@
     else if (primary && (!p || p.alive !== false)) { tone = "good"; head = "Node " + primary + " is primary"; }
     else if (primary) { head = "Node " + primary + " is gone, choosing its successor…"; }
     else { head = "No primary"; sub.push("an election is on"); }
+    const rules = s.rules || {}, pause = rules.pause;
+    if (pause) { if (tone === "good") tone = "wait"; sub.push("failover is paused" + (pause.reason ? ": " + pause.reason : "")); }
+    for (const m of rules.maintenance || []) sub.push("node " + m.node_id + " is in maintenance");
     if (s.blocked) { if (tone === "good") tone = "wait"; sub.push(s.blocked); }
     if (tone === "good" && s.primary_address) sub.push("database at " + s.primary_address);
     if (tone === "good" && Number.isFinite(s.last_contact_ms) && s.last_contact_ms >= 0 && s.leader !== s.node_id) sub.push("leader heard " + duration(s.last_contact_ms) + " ago");
@@ -175,7 +178,7 @@
       const own = n.node_id === here, alive = own || n.alive !== false, role = alive ? n.role || "unknown" : "down";
       mark(c.box, "data-role", role);
       mark(c.box, "data-alive", alive ? "yes" : "no");
-      say(c.role, role);
+      say(c.role, n.witness ? "witness" : role);
       mark(c.role, "data-kind", role);
       c.leader.hidden = !n.leader || !alive;
       c.here.hidden = !own;
