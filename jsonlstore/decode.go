@@ -176,7 +176,7 @@ func (p *parsedLine) fill(log *raft.Log) error {
 	l := raft.Log{Index: p.index, Term: p.term, Type: p.typ}
 	var err error
 	if p.plain {
-		l.Data, err = payloadOf(p.command)
+		l.Data, err = p.payload()
 		if err != nil {
 			return err
 		}
@@ -199,17 +199,18 @@ func (p *parsedLine) fill(log *raft.Log) error {
 	return nil
 }
 
-// payloadOf returns the replicated bytes of a command in a line: its canonical
-// form. A command that this version does not know is taken as it stands;
-// whoever applies it decides.
-func payloadOf(text []byte) ([]byte, error) {
-	if command.IsCanonical(text) {
-		return bytes.Clone(text), nil
+// payload returns the replicated bytes of the command in a plain line: its
+// canonical form. A command that this version does not know is taken as it stands,
+// whoever applies it decides; but only under a checksum, since a known command
+// turns into an unknown one by a single flipped bit.
+func (p *parsedLine) payload() ([]byte, error) {
+	if command.IsCanonical(p.command) {
+		return bytes.Clone(p.command), nil
 	}
-	c, err := command.Decode(text)
+	c, err := command.Decode(p.command)
 	switch {
-	case errors.Is(err, command.ErrUnknown):
-		return bytes.Clone(text), nil
+	case errors.Is(err, command.ErrUnknown) && p.summed:
+		return bytes.Clone(p.command), nil
 	case err != nil:
 		return nil, fmt.Errorf("field \"command\": %w", err)
 	}

@@ -2,14 +2,17 @@ package jsonlstore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/aiondb/aiondb-ha/logstore"
 	"github.com/aiondb/aiondb-ha/logstore/storetest"
 )
 
@@ -161,6 +164,41 @@ func TestReadAllocatesTheEntryAlone(t *testing.T) {
 		})
 		if allocs > 1 && !raceEnabled {
 			t.Errorf("entry %d: %v allocations", i, allocs)
+		}
+	}
+}
+
+// TestUnknownCommand: it is taken as it stands, but only if a checksum vouches for
+// it: a line of the original that was damaged must not turn into data.
+func TestUnknownCommand(t *testing.T) {
+	const line = `{"index":9,"term":2,"command":"Noop47529"}`
+	for _, summed := range []bool{false, true} {
+		text := []byte(line)
+		if summed {
+			text = appendCRC([]byte(line[:len(line)-1]), 0)
+		}
+		fs := memWith(map[string][]byte{memLog: append(text, '\n')})
+		s, err := Open(memDir, onMem(fs))
+		report, verifyErr := Verify(memDir, onMem(fs))
+		if verifyErr != nil || report.OK() != summed || (err == nil) != summed {
+			t.Fatalf("summed %v: Open: %v, Verify: %+v, %v", summed, err, report, verifyErr)
+		}
+		events, tailErr := collectTail(memDir, 1, onMem(fs))
+		if want := map[bool]string{false: "damage line 1", true: "9/2"}[summed]; tailErr != nil || !slices.Equal(events, []string{want}) {
+			t.Fatalf("summed %v: Tail: %q, %v", summed, events, tailErr)
+		}
+		if !summed {
+			if !errors.Is(err, logstore.ErrCorrupt) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		var l raft.Log
+		if err := s.GetLog(9, &l); err != nil || string(l.Data) != `"Noop47529"` {
+			t.Fatalf("%q, %v", l.Data, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -193,7 +193,7 @@ func (s *scanner) parse(line rawLine, text []byte) (p parsedLine, reason error) 
 	}
 	p, err := parseLine(text)
 	if err == nil && !p.summed {
-		_, err = payloadOf(p.command) // no checksum vouches for it
+		_, err = p.payload() // no checksum vouches for it
 	}
 	return p, err
 }

@@ -135,7 +135,9 @@ func (f *follower) addLine(r *round, line rawLine) bool {
 		return damage != nil
 	}
 	l := new(raft.Log)
-	if err := p.fill(l); err != nil {
+	if err := p.fill(l); err != nil && !p.summed {
+		return damage != nil // as bad as a line that is none
+	} else if err != nil {
 		e := &logstore.CorruptionError{File: f.path, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice}
 		r.events = append(r.events, TailEvent{Kind: TailDamage, Damage: e})
 	} else {
