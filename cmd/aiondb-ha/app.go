@@ -73,6 +73,7 @@ func commands() []command {
 		kvCommands(),
 		shardCommands(),
 		logCommands(),
+		certCommands(),
 		toolCommands(),
 	)
 }

@@ -56,7 +56,7 @@ func (s *Messenger) Call(ctx context.Context, to protocol.NodeID, m protocol.Mes
 	if c := p.take(addr, s.mux.Identity()); c != nil {
 		answer, sent, err := c.roundTrip(ctx, m)
 		if err == nil {
-			p.keep(c)
+			p.keep(c, s.mux.Identity())
 			return answer, nil
 		}
 		if ctx.Err() != nil || s.ctx.Err() != nil || (sent && !repeatable(m)) {
@@ -71,7 +71,7 @@ func (s *Messenger) Call(ctx context.Context, to protocol.NodeID, m protocol.Mes
 	if err != nil {
 		return fail(addr, sent, err)
 	}
-	p.keep(c)
+	p.keep(c, s.mux.Identity())
 	return answer, nil
 }
 
@@ -125,10 +125,15 @@ func (p *peer) take(addr string, id *Identity) *callConn {
 	return nil
 }
 
-// keep puts a connection back. It is closed when nobody takes it for clientIdle.
+// keep puts a connection back, unless it was made with another identity than
+// now's. It is closed when nobody takes it for clientIdle.
 // There are never more than maxCallsPerPeer, because each call returns at most one.
-func (p *peer) keep(c *callConn) {
+func (p *peer) keep(c *callConn, id *Identity) {
 	if c.isDead() {
+		return
+	}
+	if c.conn.id != id {
+		_ = c.conn.Close()
 		return
 	}
 	p.mu.Lock()

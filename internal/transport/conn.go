@@ -81,6 +81,10 @@ func (c *peerConn) session() (*protocol.Sealer, *protocol.Opener, error) {
 	return sealer, opener, err
 }
 
+// ends reports whether the connection is given up by itself when the identity
+// changes: see Messenger.Call.
+func (c *peerConn) ends() bool { return c.proto == ALPNMessage && c.dialed != "" }
+
 // acceptedBy reports whether this connection would still be made under id: the
 // secret it began with is accepted, and so is the peer's certificate, whose
 // dates are looked at as of then.

@@ -182,13 +182,14 @@ func (m *Mux) Identity() *Identity { return m.served.Load().id }
 
 // Renew replaces the identity. New connections are made with it; open ones
 // stay, but for those that could not be made any more because their secret or
-// the peer's certificate is not accepted now: they are closed.
+// the peer's certificate is not accepted now: they are closed, a dialed message
+// connection as soon as the call on it has ended.
 func (m *Mux) Renew(id *Identity) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.serve(id)
 	for c, open := range m.conns {
-		if open.peer != nil && !open.peer.acceptedBy(id) {
+		if open.peer != nil && !open.peer.ends() && !open.peer.acceptedBy(id) {
 			_ = c.Close() // its owner sees an error and closes it once more
 		}
 	}
