@@ -5,6 +5,7 @@ BIN     := bin/aiondb-ha
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 TESTFLAGS ?=
+IMAGES  ?= 100000
 
 .DEFAULT_GOAL := help
 
@@ -25,7 +26,12 @@ demo: build ## start three real nodes, kill the primary, watch another take over
 test: ## run every test under the race detector
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
 	$(GO) test -race $(TESTFLAGS) ./...
+	@$(MAKE) --no-print-directory crash-images
 	cd bench && $(GO) test $(TESTFLAGS) ./...
+
+.PHONY: crash-images
+crash-images: ## open the store from 100,000 crash images (IMAGES=n: as many as that)
+	CRASH_IMAGES=$(IMAGES) $(GO) test -count=1 -timeout 60m -v -run '^TestCrash' ./jsonlstore
 
 .PHONY: check
 check: format vet lint tidy test ## everything a change must pass: format, vet, lint, tidy, test

@@ -3,9 +3,6 @@ package jsonlstore
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,40 +144,5 @@ func TestNoRoomForRoom(t *testing.T) {
 			}
 		}
 		checkImage(t, history{acked: ref.Clone()}, fs.CrashClone(memfs.LoseEverything), "no room for room")
-	}
-}
-
-// TestToolsReadALiveLog: what people use on text files reads every line of a
-// log that is open and has room.
-func TestToolsReadALiveLog(t *testing.T) {
-	dir := t.TempDir()
-	s := mustOpen(t, dir)
-	defer s.Close()
-	const n = 50
-	for i := range uint64(n) {
-		if err := s.StoreLog(&raft.Log{Index: i + 1, Term: 3}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	path := filepath.Join(dir, LogFile)
-	if info, err := os.Stat(path); err != nil || info.Size() < roomBytes {
-		t.Fatalf("no room: %v", err)
-	}
-	for _, c := range []struct{ want, tool, args string }{
-		{"50", "wc", "-l"}, {"50", "grep", "-c term"}, {"50", "jq", "-s length"}, {"1275", "jq", "-n [inputs.index]|add"},
-	} {
-		if _, err := exec.LookPath(c.tool); err != nil {
-			t.Logf("%s is not there", c.tool)
-			continue
-		}
-		first, rest, _ := strings.Cut(c.args, " ")
-		args := []string{first}
-		if rest != "" {
-			args = append(args, rest)
-		}
-		out, err := exec.Command(c.tool, append(args, path)...).Output()
-		if err != nil || strings.Fields(string(out))[0] != c.want {
-			t.Errorf("%s %s: %q, %v", c.tool, c.args, out, err)
-		}
 	}
 }
