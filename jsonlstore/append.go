@@ -27,6 +27,9 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	defer s.endWrite()
+	if err := s.finishCut(); err != nil {
+		return err
+	}
 	cur := s.snap.Load()
 	if err := logstore.CheckAppend(cur.last(), logs); err != nil {
 		return err
@@ -39,22 +42,46 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 			return err
 		}
 	}
-	next, buf := s.encodeBatch(cur, logs)
-	if err := s.appendBytes(cur, buf); err != nil {
-		return fmt.Errorf("storing log entries %d to %d in %s: %w", logs[0].Index, next.last(), s.logPath(), err)
+	next, size, err := s.storeBatch(cur, logs)
+	if err != nil {
+		return fmt.Errorf("storing log entries %d to %d in %s: %w", logs[0].Index, logs[len(logs)-1].Index, s.logPath(), err)
 	}
 	if next.commit != cur.commit {
 		s.marks = append(s.marks, commitMark{index: next.last(), commit: next.commit})
 	}
+	if next.base != cur.base {
+		s.maxTerm = 0
+	}
+	for _, l := range logs {
+		s.maxTerm = max(s.maxTerm, l.Term)
+	}
 	s.snap.Store(next)
 	measure(s.metrics.storeLogs, start)
 	sample(s.metrics.logsPerBatch, len(logs))
-	sample(s.metrics.logBatchSize, len(buf))
+	sample(s.metrics.logBatchSize, size)
 	return nil
 }
 
+// storeBatch has a batch on disk, in the open part or in a new one, and returns what
+// the log is then, and how many bytes it took.
+func (s *Store) storeBatch(cur *snapshot, logs []*raft.Log) (*snapshot, int, error) {
+	if cur.end >= s.sealAt && cur.count > 0 {
+		next, size, err := s.storeInNewPart(cur, logs)
+		if err == nil || s.failed != nil {
+			return next, size, err
+		}
+		s.logger.Warn("the log's open part cannot be sealed yet and grows further", "file", s.logPath(), "error", err)
+		s.sealAt = cur.end + s.partBytes/sealAgain
+		if err := removeIfThere(s.fs, indexPath(s.dir, cur.base)); err != nil {
+			s.logger.Warn("removing an index file that is not needed", "dir", s.dir, "error", err) // Open will
+		}
+	}
+	next, buf := s.encodeBatch(cur, logs)
+	return next, len(buf), s.appendBytes(cur, buf)
+}
+
 // encodeBatch returns the lines of a batch, and what the log is once they are
-// in it. The commit index stands in the last line: with less than the whole
+// behind the open part's last one. The commit index stands in the last line: with less than the whole
 // batch it is not there.
 func (s *Store) encodeBatch(cur *snapshot, logs []*raft.Log) (*snapshot, []byte) {
 	next := *cur

@@ -44,6 +44,11 @@ func cat(dir string, opts []Option, yield func(*raft.Log, error) bool) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
+	state, err := loadState(o.fs, filepath.Join(dir, StateFile))
+	deletedTo := uint64(0) // below it; a damaged state file is for Verify to name
+	if err == nil && state.st != nil {
+		deletedTo = state.st.first
+	}
 	give := func(l *raft.Log, err error) error {
 		if !yield(l, err) {
 			return errStopped
@@ -54,6 +59,9 @@ func cat(dir string, opts []Option, yield func(*raft.Log, error) bool) error {
 		r: file, size: size, file: path, maxLine: maxLineLen(o.maxEntry),
 		damaged: func(e *logstore.CorruptionError) error { return give(nil, e) },
 		visit: func(line rawLine, p *parsedLine) error {
+			if p.index < deletedTo {
+				return nil
+			}
 			l := new(raft.Log)
 			if err := p.fill(l); err != nil {
 				return give(nil, &logstore.CorruptionError{

@@ -126,38 +126,45 @@ func TestOldSnapshotsStayAsTheyAre(t *testing.T) {
 	for i := range uint64(n) {
 		cur.add(i+10, int64(i*7), int64(i*7+7))
 	}
-	check := func(s *snapshot, count int, shift int64) {
+	check := func(s *snapshot, count int) {
 		t.Helper()
 		if s.count != count {
 			t.Fatalf("holds %d entries, want %d", s.count, count)
 		}
 		for i := range count {
-			index := s.first + uint64(i)
+			index := s.base + uint64(i)
 			from, to := s.span(index)
-			if want := int64(index-10)*7 - shift; from != want || to != want+7 {
+			if want := int64(index-10) * 7; from != want || to != want+7 {
 				t.Fatalf("entry %d lies at %d to %d, want %d to %d", index, from, to, want, want+7)
 			}
 		}
 	}
-	check(&cur, n, 0)
+	check(&cur, n)
 	old := cur
-	cur.cutTail(chunkLen + 3)
-	check(&cur, chunkLen+3, 0)
+	cur.cutOpen(chunkLen + 3)
+	check(&cur, chunkLen+3)
 	for i := range uint64(chunkLen) {
 		cur.add(cur.last()+1, 1<<40+int64(i), 1<<40+int64(i)+1)
 	}
-	check(&old, n, 0)
-	mid := old
-	mid.cutFront(chunkLen+1, nil)
-	check(&mid, n-chunkLen-1, (chunkLen+1)*7)
-	mid.add(mid.last()+1, mid.end, mid.end+7)
-	check(&mid, n-chunkLen, (chunkLen+1)*7)
-	mid.cutTail(0)
-	mid.add(99, 0, 5)
-	if from, to := mid.span(99); from != 0 || to != 5 {
+	check(&old, n)
+	x := old.index()
+	next := snapshot{first: 12, parts: []*sealedPart{{partHead: x.partHead}}}
+	next.add(old.last()+1, 0, 9)
+	if next.firstIndex() != 12 || next.last() != old.last()+1 || next.partOf(12) != 0 || next.partOf(old.last()) != 0 {
+		t.Fatalf("%+v", next)
+	}
+	again := next
+	again.reopen(x, nil, 10+chunkLen)
+	check(&again, chunkLen+1)
+	if again.firstIndex() != 12 || len(again.parts) != 0 || len(next.parts) != 1 {
+		t.Fatalf("%+v", again)
+	}
+	again.cutOpen(0)
+	again.add(99, 0, 5)
+	if from, to := again.span(99); from != 0 || to != 5 || again.firstIndex() != 99 {
 		t.Fatalf("the first entry of an emptied log lies at %d to %d", from, to)
 	}
-	check(&old, n, 0)
+	check(&old, n)
 }
 
 // TestReadersDoNotWaitForTheDisk holds a sync up: reads go on meanwhile, and

@@ -3,8 +3,10 @@ package jsonlstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -24,14 +26,15 @@ const memDir = "/data/ha/node-1"
 type history struct {
 	acked    *logstore.Memory // what was acknowledged
 	inFlight *storetest.Op    // what the crash interrupted; nil: nothing, or Open
+	parts    int64            // about how many bytes a part has; 0: the usual
 }
 
 // play does n operations of a workload until the machine stops. scripted
 // operations come before the random ones.
-func play(t testing.TB, fs *memfs.FS, seed uint64, n int) history {
+func play(t testing.TB, fs *memfs.FS, seed uint64, n int, parts int64) history {
 	t.Helper()
-	h := history{acked: logstore.NewMemory()}
-	s, err := Open(memDir, onMem(fs))
+	h := history{acked: logstore.NewMemory(), parts: parts}
+	s, err := Open(memDir, inParts(fs, parts))
 	if err != nil {
 		if !fs.Crashed() {
 			t.Fatalf("Open: %v", err)
@@ -46,8 +49,11 @@ func play(t testing.TB, fs *memfs.FS, seed uint64, n int) history {
 		}
 		err := op.Do(s)
 		if fs.Crashed() {
-			if err == nil {
-				t.Fatalf("%s was acknowledged by a machine that had stopped", op.Name)
+			if err == nil { // it stopped while something was tidied up, so this must be there
+				if err := op.Do(h.acked); err != nil {
+					t.Fatalf("%s was acknowledged, the reference says %v", op.Name, err)
+				}
+				return h
 			}
 			h.inFlight = &op
 			return h
@@ -93,6 +99,21 @@ var script = []storetest.Op{
 	{Name: "cut tail below the commit index", Do: func(s logstore.Store) error { return s.DeleteRange(11, 13) }},
 	{Name: "cut all", Do: func(s logstore.Store) error { return s.DeleteRange(0, 100) }},
 	storeOp(50, 52, 200),
+	storeOp(53, 55, 400),
+	storeOp(56, 56, 400),
+	{Name: "term again", Do: func(s logstore.Store) error { return s.SetUint64([]byte("CurrentTerm"), 3) }},
+	storeOp(57, 60, 20),
+	{Name: "cut front within a batch", Do: func(s logstore.Store) error { return s.DeleteRange(50, 53) }},
+	{Name: "stage", Do: func(s logstore.Store) error { return s.StageCommitIndex(58) }},
+	storeOp(61, 62, 300),
+	{Name: "cut tail between batches", Do: func(s logstore.Store) error { return s.DeleteRange(57, 62) }},
+	storeOp(57, 58, 300),
+	storeOp(59, 59, 800),
+	{Name: "cut tail within a batch", Do: func(s logstore.Store) error { return s.DeleteRange(55, 59) }},
+	storeOp(55, 57, 100),
+	{Name: "cut all of several parts", Do: func(s logstore.Store) error { return s.DeleteRange(0, 57) }},
+	storeOp(3, 4, 900),
+	storeOp(5, 5, 900),
 }
 
 // possible lists every state that a crash may leave: nothing of the operation
@@ -136,11 +157,12 @@ func (r *recorder) StoreLogs(logs []*raft.Log) error {
 // there; then it works on, to see that the store is fit for it.
 func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
 	t.Helper()
-	s, err := Open(memDir, onMem(image))
+	s, err := Open(memDir, inParts(image, h.parts))
 	if err != nil {
 		t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
 	}
 	matched := checkPossible(t, h, s, what, image)
+	checkFiles(t, s, image, what)
 	w := storetest.NewWorkload(99)
 	for range 3 {
 		op := w.Next(matched)
@@ -151,7 +173,7 @@ func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
 	if err := s.Close(); err != nil {
 		t.Fatalf("%s: Close: %v", what, err)
 	}
-	again, err := Open(memDir, onMem(image.CrashClone(memfs.LoseEverything)))
+	again, err := Open(memDir, inParts(image.CrashClone(memfs.LoseEverything), h.parts))
 	if err != nil {
 		t.Fatalf("%s: opening once more: %v", what, err)
 	}
@@ -160,6 +182,26 @@ func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
 	}
 	if err := again.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkFiles wants what belongs to the log, and nothing else.
+func checkFiles(t testing.TB, s *Store, image *memfs.FS, what string) {
+	t.Helper()
+	want := []string{memLog, memDir + "/" + LockFile, memDir + "/" + StateFile}
+	for _, p := range s.snap.Load().parts {
+		want = append(want, p.path, indexPath(memDir, p.first))
+	}
+	files := image.Files()
+	delete(files, memDir+"/"+StateFile+tempSuffix)
+	for _, name := range want {
+		if _, ok := files[name]; !ok {
+			t.Fatalf("%s: there is no %s in %q", what, name, slices.Sorted(maps.Keys(files)))
+		}
+		delete(files, name)
+	}
+	if len(files) > 0 {
+		t.Fatalf("%s: left over: %q", what, slices.Sorted(maps.Keys(files)))
 	}
 }
 
@@ -209,9 +251,9 @@ func crashAt(n int, short float64) *memfs.FS {
 }
 
 // countOps returns how many operations the whole history takes.
-func countOps(t testing.TB, seed uint64, n int) int {
+func countOps(t testing.TB, seed uint64, n int, parts int64) int {
 	fs := memfs.New()
-	play(t, fs, seed, n)
+	play(t, fs, seed, n, parts)
 	return fs.Ops()
 }
 
@@ -220,15 +262,17 @@ func countOps(t testing.TB, seed uint64, n int) int {
 // where there are few, random ones elsewhere.
 func TestCrashAtEveryOperation(t *testing.T) {
 	images := 0
-	ops := countOps(t, scripted, len(script))
-	for n := 1; n <= ops; n++ {
-		for _, short := range []float64{0, 0.3, 0.99, 1} {
-			fs := crashAt(n, short)
-			h := play(t, fs, scripted, len(script))
-			if !fs.Crashed() {
-				t.Fatalf("only %d operations", fs.Ops())
+	for _, parts := range partSizes {
+		ops := countOps(t, scripted, len(script), parts)
+		for n := 1; n <= ops; n++ {
+			for _, short := range []float64{0, 0.3, 0.99, 1} {
+				fs := crashAt(n, short)
+				h := play(t, fs, scripted, len(script), parts)
+				if !fs.Crashed() {
+					t.Fatalf("only %d operations", fs.Ops())
+				}
+				images += checkLosses(t, h, fs, fmt.Sprintf("parts of %d bytes, crash at operation %d of %d, %.0f %% written", parts, n, ops, short*100))
 			}
-			images += checkLosses(t, h, fs, fmt.Sprintf("crash at operation %d of %d, %.0f %% written", n, ops, short*100))
 		}
 	}
 	t.Logf("%d crash images", images)
@@ -298,12 +342,17 @@ func TestCrashInRandomWorkloads(t *testing.T) {
 func crashSomewhere(t *testing.T, seed uint64, points, losses int) (images int64) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	const length = 25
-	ops := countOps(t, seed, length)
+	parts := partSizes[seed%3]
+	if parts > 1 {
+		parts = rng.Int64N(3000)
+	}
+	ops := countOps(t, seed, length, parts)
 	for range points {
 		n := 1 + rng.IntN(ops)
-		fs := crashAt(n, rng.Float64())
-		h := play(t, fs, seed, length)
-		what := fmt.Sprintf("seed %d, crash at operation %d", seed, n)
+		short := rng.Float64()
+		fs := crashAt(n, short)
+		h := play(t, fs, seed, length, parts)
+		what := fmt.Sprintf("seed %d, parts of %d bytes, crash at operation %d", seed, parts, n)
 		for i := range losses {
 			loss := memfs.Loss(memfs.LoseRandomly(rng.Uint64()))
 			switch i {
@@ -313,10 +362,20 @@ func crashSomewhere(t *testing.T, seed uint64, points, losses int) (images int64
 				loss = memfs.LoseEverything
 			}
 			image := fs.CrashClone(loss)
-			if i%3 == 2 {
-				image = crashAgain(t, image, 1+rng.IntN(8), what).CrashClone(memfs.LoseRandomly(rng.Uint64()))
+			how := what
+			switch i % 4 {
+			case 2:
+				how += ", and again"
+				image = crashAgain(t, image, 1+rng.IntN(12), parts, how).CrashClone(memfs.LoseRandomly(rng.Uint64()))
+			case 3:
+				// First the process dies, and the next one has not got far when the power goes.
+				how += " of the process, then of the machine"
+				same := crashAt(n, short)
+				play(t, same, seed, length, parts)
+				same.Restart()
+				image = crashAgain(t, same, 1+rng.IntN(12), parts, how).CrashClone(memfs.LoseRandomly(rng.Uint64()))
 			}
-			checkImage(t, h, image, what)
+			checkImage(t, h, image, how)
 			images++
 		}
 	}
@@ -324,12 +383,12 @@ func crashSomewhere(t *testing.T, seed uint64, points, losses int) (images int64
 }
 
 // crashAgain stops the machine while the store recovers.
-func crashAgain(t *testing.T, image *memfs.FS, at int, what string) *memfs.FS {
+func crashAgain(t *testing.T, image *memfs.FS, at int, parts int64, what string) *memfs.FS {
 	t.Helper()
 	image.Hook = func(op memfs.Op) memfs.Verdict {
 		return memfs.Verdict{Crash: op.N == at, Short: op.Len / 2}
 	}
-	s, err := Open(memDir, onMem(image))
+	s, err := Open(memDir, inParts(image, parts))
 	if err != nil {
 		if !errors.Is(err, memfs.ErrCrashed) {
 			t.Fatalf("%s: Open: %v\n%s", what, err, show(image))
@@ -346,102 +405,114 @@ func crashAgain(t *testing.T, image *memfs.FS, at int, what string) *memfs.FS {
 // TestFullDiskAtEveryOperation has every single operation fail for want of
 // room: the store stays as it was and goes on, unless it says that it cannot.
 func TestFullDiskAtEveryOperation(t *testing.T) {
-	ops := countOps(t, scripted, len(script))
-	for n := 1; n <= ops; n++ {
-		fs := memfs.New()
-		fs.Hook = func(op memfs.Op) memfs.Verdict {
-			if op.N == n && op.Kind != memfs.Sync && op.Kind != memfs.SyncDir {
-				return memfs.Verdict{Err: syscall.ENOSPC, Short: op.Len / 2}
-			}
-			return memfs.Verdict{}
+	for _, parts := range partSizes {
+		for n := range countOps(t, scripted, len(script), parts) {
+			fullDiskAt(t, n+1, parts)
 		}
-		s, err := Open(memDir, onMem(fs))
-		if err != nil {
-			if len(fs.Files()) > 0 {
-				t.Errorf("operation %d: the failing Open left %s", n, show(fs))
-			}
-			if s, err = Open(memDir, onMem(fs)); err != nil {
-				t.Fatalf("operation %d: Open with room again: %v", n, err)
-			}
+	}
+}
+
+func fullDiskAt(t *testing.T, n int, parts int64) {
+	t.Helper()
+	fs := memfs.New()
+	fs.Hook = func(op memfs.Op) memfs.Verdict {
+		if op.N == n && op.Kind != memfs.Sync && op.Kind != memfs.SyncDir {
+			return memfs.Verdict{Err: syscall.ENOSPC, Short: op.Len / 2}
 		}
-		ref := logstore.NewMemory()
-		for _, op := range script {
-			err := op.Do(s)
-			if err != nil && op.Do(ref.Clone()) == nil {
-				if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, logstore.ErrFailed) {
-					t.Fatalf("operation %d: %s: %v", n, op.Name, err)
-				}
-				if d := storetest.Diff(ref, s); d != "" {
-					t.Fatalf("operation %d: after the failing %s: %s", n, op.Name, d)
-				}
-				if !isRoom(fs.Files()[memLog][s.snap.Load().end:]) {
-					t.Fatalf("operation %d: the failing %s left something behind the log", n, op.Name)
-				}
-				err = op.Do(s) // there is room again
-			}
-			if want := op.Do(ref); (err == nil) != (want == nil) {
-				t.Fatalf("operation %d: %s: %v, the reference says %v", n, op.Name, err, want)
+		return memfs.Verdict{}
+	}
+	s, err := Open(memDir, inParts(fs, parts))
+	if err != nil {
+		if len(fs.Files()) > 0 {
+			t.Errorf("operation %d: the failing Open left %s", n, show(fs))
+		}
+		if s, err = Open(memDir, inParts(fs, parts)); err != nil {
+			t.Fatalf("operation %d: Open with room again: %v", n, err)
+		}
+	}
+	ref := logstore.NewMemory()
+	for _, op := range script {
+		err := op.Do(s)
+		if err != nil && op.Do(ref.Clone()) == nil {
+			if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, logstore.ErrFailed) {
+				t.Fatalf("operation %d: %s: %v", n, op.Name, err)
 			}
 			if d := storetest.Diff(ref, s); d != "" {
-				t.Fatalf("operation %d: after %s: %s", n, op.Name, d)
+				t.Fatalf("operation %d: after the failing %s: %s", n, op.Name, d)
 			}
+			if !isRoom(fs.Files()[memLog][s.snap.Load().end:]) {
+				t.Fatalf("operation %d: the failing %s left something behind the log", n, op.Name)
+			}
+			err = op.Do(s) // there is room again
 		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
+		if want := op.Do(ref); (err == nil) != (want == nil) {
+			t.Fatalf("operation %d: %s: %v, the reference says %v", n, op.Name, err, want)
 		}
-		checkImage(t, history{acked: ref}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("full at operation %d", n))
+		if d := storetest.Diff(ref, s); d != "" {
+			t.Fatalf("operation %d: after %s: %s", n, op.Name, d)
+		}
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkImage(t, history{acked: ref, parts: parts}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("parts of %d bytes, full at operation %d", parts, n))
 }
 
 // TestFailedSyncLatches has every single sync fail, and the kernel forget what
 // it did not write.
 func TestFailedSyncLatches(t *testing.T) {
-	ops := countOps(t, scripted, len(script))
-	for n := 1; n <= ops; n++ {
-		fs := memfs.New()
-		failed := false
-		fs.Hook = func(op memfs.Op) memfs.Verdict {
-			if op.N == n && (op.Kind == memfs.Sync || op.Kind == memfs.SyncDir) {
-				failed = true
-				return memfs.Verdict{Err: syscall.EIO, Forget: op.Kind == memfs.Sync}
-			}
-			return memfs.Verdict{}
+	for _, parts := range partSizes {
+		for n := range countOps(t, scripted, len(script), parts) {
+			failedSyncAt(t, n+1, parts)
 		}
-		s, err := Open(memDir, onMem(fs))
-		if err != nil {
-			continue // Open tells; there is nothing to lose yet
+	}
+}
+
+func failedSyncAt(t *testing.T, n int, parts int64) {
+	t.Helper()
+	fs := memfs.New()
+	failed := false
+	fs.Hook = func(op memfs.Op) memfs.Verdict {
+		if op.N == n && (op.Kind == memfs.Sync || op.Kind == memfs.SyncDir) {
+			failed = true
+			return memfs.Verdict{Err: syscall.EIO, Forget: op.Kind == memfs.Sync}
 		}
-		h := history{acked: logstore.NewMemory()}
-		for _, op := range script {
-			if err := op.Do(s); failed {
-				if !errors.Is(err, logstore.ErrFailed) || !errors.Is(err, syscall.EIO) {
-					t.Fatalf("operation %d: %s after a failed sync: %v", n, op.Name, err)
-				}
-				h.inFlight = &op
-				break
+		return memfs.Verdict{}
+	}
+	s, err := Open(memDir, inParts(fs, parts))
+	if err != nil {
+		return // Open tells; there is nothing to lose yet
+	}
+	h := history{acked: logstore.NewMemory(), parts: parts}
+	for _, op := range script {
+		if err := op.Do(s); failed {
+			if !errors.Is(err, logstore.ErrFailed) || !errors.Is(err, syscall.EIO) {
+				t.Fatalf("operation %d: %s after a failed sync: %v", n, op.Name, err)
 			}
-			if want := op.Do(h.acked); want != nil {
-				t.Fatal(want)
-			}
+			h.inFlight = &op
+			break
 		}
-		if !failed {
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			continue
+		if want := op.Do(h.acked); want != nil {
+			t.Fatal(want)
 		}
-		checkLatched(t, s)
+	}
+	if !failed {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		// Opened again on the same machine: what is served now must not vanish
-		// with the power.
-		s = mustOpen(t, memDir, onMem(fs))
-		state := checkPossible(t, h, s, fmt.Sprintf("sync failed at operation %d", n), fs)
-		checkImage(t, history{acked: state}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("sync failed at operation %d, then power loss", n))
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		return
+	}
+	checkLatched(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Opened again on the same machine: what is served now must not vanish
+	// with the power.
+	s = mustOpen(t, memDir, inParts(fs, parts))
+	state := checkPossible(t, h, s, fmt.Sprintf("sync failed at operation %d", n), fs)
+	checkImage(t, history{acked: state, parts: parts}, fs.CrashClone(memfs.LoseEverything), fmt.Sprintf("sync failed at operation %d, then power loss", n))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

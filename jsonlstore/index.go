@@ -1,6 +1,7 @@
 package jsonlstore
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
@@ -12,21 +13,23 @@ const chunkLen = 1 << 12
 type chunk [chunkLen]int64
 
 // snapshot is what a reader sees of the log: which entries there are, in which
-// file, and where. It never changes. The writer makes a new one for every
+// files, and where. It never changes. The writer makes a new one for every
 // change and swaps the pointer, so that readers need no lock and never wait for
 // the disk.
 //
 // Neighbouring snapshots share chunks. A chunk's places are filled once and for
 // all; only the writer fills them, always behind count, where no reader looks.
 type snapshot struct {
-	file   vfs.File
-	gen    uint64 // counts the changes that make offsets of older snapshots stale
-	first  uint64 // index of the first entry, if count > 0
-	count  int
-	skip   int   // places at the front of chunks that belong to deleted entries
-	shift  int64 // to be subtracted from every offset in chunks
-	end    int64 // behind the last entry
+	first  uint64        // index of the first entry, if count > 0; before it, there may be deleted ones in the files
+	parts  []*sealedPart // in order; they end where the open part begins
+	gen    uint64        // counts the changes that make offsets of older snapshots stale
 	commit uint64
+
+	// The open part. It holds an entry if the log does.
+	file   vfs.File
+	base   uint64 // index of its first entry, if count > 0
+	count  int
+	end    int64 // behind its last entry
 	chunks []*chunk
 }
 
@@ -34,7 +37,7 @@ func (s *snapshot) last() uint64 {
 	if s.count == 0 {
 		return 0
 	}
-	return s.first + uint64(s.count) - 1
+	return s.base + uint64(s.count) - 1
 }
 
 func (s *snapshot) firstIndex() uint64 {
@@ -48,19 +51,28 @@ func (s *snapshot) holds(index uint64) bool {
 	return s.count > 0 && index >= s.first && index <= s.last()
 }
 
-// offset returns where the entry begins that is n places behind the first; n
-// may be count: the end.
+// partOf returns which of the sealed parts holds an entry that is in s and below
+// base.
+func (s *snapshot) partOf(index uint64) int {
+	n, found := slices.BinarySearchFunc(s.parts, index, func(p *sealedPart, index uint64) int { return cmp.Compare(p.first, index) })
+	if !found {
+		n--
+	}
+	return n
+}
+
+// offset returns where the entry begins that is n places behind the first of the
+// open part; n may be count: the end.
 func (s *snapshot) offset(n int) int64 {
 	if n == s.count {
 		return s.end
 	}
-	n += s.skip
-	return s.chunks[n/chunkLen][n%chunkLen] - s.shift
+	return s.chunks[n/chunkLen][n%chunkLen]
 }
 
-// span returns where the line of an entry that s holds begins and ends.
+// span returns where the line of an entry of the open part begins and ends.
 func (s *snapshot) span(index uint64) (from, to int64) {
-	n := int(index - s.first)
+	n := int(index - s.base)
 	return s.offset(n), s.offset(n + 1)
 }
 
@@ -68,47 +80,55 @@ func (s *snapshot) span(index uint64) (from, to int64) {
 // else has seen yet.
 func (s *snapshot) add(index uint64, offset, end int64) {
 	if s.count == 0 {
-		s.first, s.skip, s.shift, s.chunks = index, 0, 0, nil
+		s.base, s.chunks = index, nil
+		if len(s.parts) == 0 {
+			s.first = index
+		}
 	}
-	n := s.skip + s.count
-	if n/chunkLen == len(s.chunks) {
+	if s.count/chunkLen == len(s.chunks) {
 		// Never in place: older snapshots share the array behind the slice.
 		s.chunks = append(slices.Clip(s.chunks), new(chunk))
 	}
-	s.chunks[n/chunkLen][n%chunkLen] = offset + s.shift
+	s.chunks[s.count/chunkLen][s.count%chunkLen] = offset
 	s.count++
 	s.end = end
 }
 
-// cutTail drops the last entries until count are left. The places it frees
-// will be filled again, so the last chunk is copied for those who still read
-// the old one.
-func (s *snapshot) cutTail(count int) {
+// cutOpen drops the last entries of the open part until count are left. The places
+// it frees will be filled again, so the last chunk is copied for those who still
+// read the old one.
+func (s *snapshot) cutOpen(count int) {
 	end := s.offset(count)
 	s.count, s.end = count, end
 	if count == 0 {
-		s.first, s.skip, s.shift, s.chunks = 0, 0, 0, nil
+		s.first, s.base, s.chunks = 0, 0, nil
 		return
 	}
-	n := s.skip + count
-	s.chunks = slices.Clone(s.chunks[:(n+chunkLen-1)/chunkLen])
-	if n%chunkLen != 0 {
+	s.chunks = slices.Clone(s.chunks[:(count+chunkLen-1)/chunkLen])
+	if count%chunkLen != 0 {
 		last := *s.chunks[len(s.chunks)-1]
 		s.chunks[len(s.chunks)-1] = &last
 	}
 }
 
-// cutFront drops the first n entries; the rest has moved to the front of
-// another file.
-func (s *snapshot) cutFront(n int, file vfs.File) {
-	moved := s.offset(n)
-	s.file = file
-	s.first += uint64(n)
-	s.count -= n
-	s.skip += n
-	s.shift += moved
-	s.end -= moved
-	gone := s.skip / chunkLen
-	s.chunks = slices.Clone(s.chunks[gone:])
-	s.skip -= gone * chunkLen
+// index returns the open part's index, to seal it with.
+func (s *snapshot) index() *partIndex {
+	x := &partIndex{partHead: partHead{first: s.base, count: s.count, bytes: s.end}, starts: newStarts(s.count, s.end)}
+	for n := range s.count {
+		x.starts.add(s.offset(n))
+	}
+	return x
+}
+
+// reopen makes a sealed part, of which it leaves the entries up to last, the open
+// one. Those behind it are no longer in the log.
+func (s *snapshot) reopen(x *partIndex, file vfs.File, last uint64) {
+	s.file, s.count, s.end = file, 0, 0
+	s.parts = slices.Clip(s.parts[:s.partOf(x.first)])
+	first := s.first
+	for index := x.first; index <= last; index++ {
+		from, to := x.span(index)
+		s.add(index, from, to)
+	}
+	s.first = first
 }

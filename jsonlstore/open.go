@@ -32,6 +32,8 @@ func Open(dir string, opts ...Option) (*Store, error) {
 		dir: filepath.Clean(dir), fs: o.fs, logger: o.logger, maxEntry: o.maxEntry, room: o.room, metrics: newMetricKeys(),
 	}}
 	op.s.flight.epoch = time.Now()
+	op.s.partBytes, op.s.sealAt = o.partBytes, o.partBytes
+	op.s.shelf = &partShelf{fs: o.fs, dir: op.s.dir, logger: o.logger, maxLine: maxLineLen(o.maxEntry), limit: o.loadedParts}
 	if err := op.run(); err != nil {
 		if undoErr := op.undo(); undoErr != nil {
 			err = fmt.Errorf("%w (and what was begun could not be taken back: %w)", err, undoErr)
@@ -57,11 +59,19 @@ type opening struct {
 	scan     scanner
 	torn     *TornTail
 	maxTerm  uint64 // of all entries
+
+	sealed  []part // that are there
+	hasOpen bool   // so is the open part
+	openAt  string // path of what is, or becomes, the open part
+
+	useless []string      // names of what belongs to the log no more, to be removed
+	rebuilt []*partIndex  // index files to be written
+	roomy   []*sealedPart // with room behind their last entry, to be cut off
 }
 
 func (op *opening) run() error {
 	for _, step := range []func() error{
-		op.makeDir, op.takeLock, op.openLog, op.readState, op.readLog, op.compare, op.recover, op.finishState,
+		op.makeDir, op.takeLock, op.readState, op.listParts, op.openLog, op.readLog, op.readParts, op.compare, op.recover, op.finishState,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -145,8 +155,21 @@ func (op *opening) takeLock() error {
 	return nil
 }
 
+func (op *opening) readState() (err error) {
+	op.loaded, err = loadState(op.s.fs, op.s.statePath())
+	op.state = op.loaded.st
+	return err
+}
+
+// openLog opens the open part, or makes it if there is no log.
 func (op *opening) openLog() error {
 	s := op.s
+	op.openAt = s.logPath()
+	if !op.hasOpen && len(op.sealed) > 0 {
+		return &logstore.CorruptionError{
+			File: s.logPath(), Reason: fmt.Sprintf("it is not there, but older parts of the log are, such as %s", op.sealed[0].path), Advice: logAdvice,
+		}
+	}
 	file, err := s.fs.OpenReadWrite(s.logPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		file, err = s.fs.Create(s.logPath(), filePerm)
@@ -159,22 +182,41 @@ func (op *opening) openLog() error {
 	return nil
 }
 
-func (op *opening) readState() (err error) {
-	op.loaded, err = loadState(op.s.fs, op.s.statePath())
-	op.state = op.loaded.st
-	return err
+// readLog builds the open part's index, and fails at the first damage. What a cut
+// has deleted that is not finished is not looked at.
+func (op *opening) readLog() error {
+	if op.cutting() {
+		if done, err := op.chooseOpenPart(*op.state.cut); err != nil || done {
+			op.log.file = op.file
+			return err
+		}
+	}
+	if err := op.scanOpenPart(); err != nil {
+		return err
+	}
+	if op.cutting() {
+		last := *op.state.cut
+		if op.log.last() < last {
+			return op.missing(op.log.last()+1, last)
+		}
+		op.dropBehind(last)
+		op.torn = nil
+		op.s.size = op.log.end
+	}
+	return nil
 }
 
-// readLog builds the index, and fails at the first damage.
-func (op *opening) readLog() error {
+func (op *opening) cutting() bool { return op.state != nil && op.state.cut != nil }
+
+func (op *opening) scanOpenPart() error {
 	s := op.s
 	size, err := op.file.Size()
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", s.logPath(), err)
+		return fmt.Errorf("reading %s: %w", op.openAt, err)
 	}
 	op.log.file = op.file
 	op.scan = scanner{
-		r: op.file, size: size, file: s.logPath(), maxLine: maxLineLen(s.maxEntry),
+		r: op.file, size: size, file: op.openAt, maxLine: maxLineLen(s.maxEntry),
 		visit:   op.addLine,
 		damaged: func(e *logstore.CorruptionError) error { return e },
 	}
@@ -182,16 +224,8 @@ func (op *opening) readLog() error {
 	if err != nil {
 		return err
 	}
-	// Lines of a torn batch that were good by themselves go with it.
 	if op.log.last() > op.scan.last {
-		keep := 0
-		if op.scan.last > 0 {
-			keep = int(op.scan.last - op.log.first + 1)
-		}
-		op.log.cutTail(keep)
-		for n := len(s.marks); n > 0 && s.marks[n-1].index > op.scan.last; n-- {
-			s.marks = s.marks[:n-1]
-		}
+		op.dropBehind(op.scan.last) // lines of a torn batch that were good by themselves
 	}
 	op.log.end = op.scan.end
 	s.size = op.log.end
@@ -199,6 +233,21 @@ func (op *opening) readLog() error {
 		s.size = size
 	}
 	return nil
+}
+
+// dropBehind drops the entries of the open part that come behind last.
+func (op *opening) dropBehind(last uint64) {
+	if op.log.last() <= last {
+		return
+	}
+	keep := 0
+	if op.log.count > 0 && last >= op.log.base {
+		keep = int(last - op.log.base + 1)
+	}
+	op.log.cutOpen(keep)
+	for n := len(op.s.marks); n > 0 && op.s.marks[n-1].index > last; n-- {
+		op.s.marks = op.s.marks[:n-1]
+	}
 }
 
 func (op *opening) addLine(line rawLine, p *parsedLine) error {

@@ -65,12 +65,18 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 		if !snap.holds(index) {
 			return raft.ErrLogNotFound
 		}
-		from, to := snap.span(index)
+		at, err := s.place(snap, index)
+		if errors.Is(err, fs.ErrClosed) || errors.Is(err, fs.ErrNotExist) && s.snap.Load() != snap {
+			continue // the part was removed, or the store was closed
+		}
+		if err != nil {
+			return fmt.Errorf("reading log entry %d: %w", index, err)
+		}
 		buf := lineBuffers.Get().(*lineBuffer) //nolint:forcetypeassert // nothing else is in it
-		text, err := buf.line(snap, from, to)
+		text, err := buf.line(at, snap.gen)
 		if errors.Is(err, fs.ErrClosed) {
 			giveBack(buf)
-			continue // the log moved to another file, or the store was closed
+			continue // the entry is read from another file now, or the store was closed
 		}
 		// What was read counts only if the tail was not cut meanwhile: the
 		// bytes may be those of a later batch, not synced yet.
@@ -81,15 +87,52 @@ func (s *Store) GetLog(index uint64, log *raft.Log) error {
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			giveBack(buf)
-			return fmt.Errorf("reading log entry %d from %s: %w", index, s.logPath(), err)
+			return fmt.Errorf("reading log entry %d from %s: %w", index, s.pathOf(at), err)
 		}
 		err = parseEntry(text, index, log)
-		giveBack(buf)
-		if err != nil {
-			return s.damageAt(snap.file, from, index, err)
+		if err == nil {
+			giveBack(buf)
+			return nil
 		}
-		return nil
+		buf.file = nil
+		giveBack(buf)
+		if at.part != nil && s.shelf.lookAgain(at.part, at.loaded) {
+			continue
+		}
+		return s.damageAt(at, index, err)
 	}
+}
+
+// place says where the line of an entry is.
+type place struct {
+	file     vfs.File
+	from, to int64
+	limit    int64 // behind the last entry in the file
+
+	part   *sealedPart // nil: it is the open one
+	loaded *loadedPart
+}
+
+func (s *Store) place(snap *snapshot, index uint64) (at place, err error) {
+	if index >= snap.base {
+		at.file, at.limit = snap.file, snap.end
+		at.from, at.to = snap.span(index)
+		return at, nil
+	}
+	at.part = snap.parts[snap.partOf(index)]
+	if at.loaded, err = s.shelf.get(at.part); err != nil {
+		return at, err
+	}
+	at.file, at.limit = at.loaded.file, at.loaded.bytes
+	at.from, at.to = at.loaded.span(index)
+	return at, nil
+}
+
+func (s *Store) pathOf(at place) string {
+	if at.part != nil {
+		return at.part.path
+	}
+	return s.logPath()
 }
 
 // lineBuffer holds bytes of a log file. What lies before the end of a snapshot does
@@ -107,29 +150,29 @@ type lineBuffer struct {
 // the log.
 const readAheadBytes = 16 << 10
 
-// line returns the bytes [from, to) of the log; good until the next call. With
-// an error it may be fewer.
-func (b *lineBuffer) line(snap *snapshot, from, to int64) ([]byte, error) {
-	same := b.file == snap.file && b.gen == snap.gen
-	goesOn := same && from == b.next
-	b.next = to
-	if same && from >= b.from && to <= b.from+int64(len(b.bytes)) {
-		return b.bytes[from-b.from : to-b.from], nil
+// line returns the bytes of a line, whose file has not changed since gen; good until
+// the next call. With an error it may be fewer.
+func (b *lineBuffer) line(at place, gen uint64) ([]byte, error) {
+	same := b.file == at.file && b.gen == gen
+	goesOn := same && at.from == b.next
+	b.next = at.to
+	if same && at.from >= b.from && at.to <= b.from+int64(len(b.bytes)) {
+		return b.bytes[at.from-b.from : at.to-b.from], nil
 	}
-	size := int(to - from)
+	size := int(at.to - at.from)
 	if goesOn {
-		size = max(size, int(min(snap.end-from, readAheadBytes)))
+		size = max(size, int(min(at.limit-at.from, readAheadBytes)))
 	}
 	if cap(b.bytes) < size {
 		b.bytes = make([]byte, size, size+size/2)
 	}
-	n, err := snap.file.ReadAt(b.bytes[:size], from)
-	b.bytes, b.file, b.gen, b.from = b.bytes[:n], snap.file, snap.gen, from
+	n, err := at.file.ReadAt(b.bytes[:size], at.from)
+	b.bytes, b.file, b.gen, b.from = b.bytes[:n], at.file, gen, at.from
 	if err != nil {
 		b.file = nil
 	}
-	if n >= int(to-from) {
-		return b.bytes[:to-from], nil
+	if n >= int(at.to-at.from) {
+		return b.bytes[:at.to-at.from], nil
 	}
 	return b.bytes, err
 }
@@ -162,9 +205,9 @@ func parseEntry(text []byte, index uint64, log *raft.Log) error {
 }
 
 // damageAt names the place of a line that has turned out to be damaged.
-func (s *Store) damageAt(file vfs.File, offset int64, index uint64, reason error) error {
+func (s *Store) damageAt(at place, index uint64, reason error) error {
 	return &logstore.CorruptionError{
-		File: s.logPath(), Line: lineAt(file, offset), Offset: offset, Index: index,
+		File: s.pathOf(at), Line: lineAt(at.file, at.from), Offset: at.from, Index: index,
 		Reason: reason.Error(), Advice: logAdvice,
 	}
 }

@@ -43,14 +43,11 @@ func (op *opening) compare() error {
 		// Ours is lowered before the log is cut. The original's may be older
 		// than its log.
 		if !op.state.foreign {
-			return commitBeyondLog(s.logPath(), op.scan.lines, op.log.end, last, op.state.commit)
+			return commitBeyondLog(op.openAt, op.scan.lines, op.log.end, last, op.state.commit)
 		}
 		op.state.commit = last
 	}
-	op.log.commit = op.state.commit
-	if n := len(s.marks); n > 0 {
-		op.log.commit = max(op.log.commit, s.marks[n-1].commit)
-	}
+	op.log.commit = max(op.state.commit, lastMark(op.log.parts, s.marks))
 	return nil
 }
 
@@ -62,13 +59,29 @@ func (op *opening) recover() error {
 		s.logger.Warn("cutting off a write that never finished", "file", s.logPath(),
 			"line", op.torn.Line, "offset", op.torn.Offset, "bytes", op.torn.Bytes, "reason", op.torn.Reason)
 	}
-	if err := removeIfThere(s.fs, s.logPath()+tempSuffix); err != nil {
+	// What the state file says must be on disk before anything goes because of it.
+	if err := s.settleState(op.loaded); err != nil {
 		return op.unwritable(err)
 	}
-	if err := op.repairTail(); err != nil {
-		return fmt.Errorf("recovering %s: %w", s.logPath(), err)
+	if len(op.useless) > 0 || op.cutting() {
+		if err := s.fs.SyncDir(s.dir); err != nil {
+			return op.unwritable(err)
+		}
 	}
-	if err := s.settleState(op.loaded); err != nil {
+	for _, path := range append(op.useless, s.logPath()+tempSuffix) {
+		if err := removeIfThere(s.fs, path); err != nil {
+			return op.unwritable(err)
+		}
+	}
+	if err := op.repairTail(); err != nil {
+		return fmt.Errorf("recovering %s: %w", op.openAt, err)
+	}
+	if op.openAt != s.logPath() {
+		if err := s.fs.Rename(op.openAt, s.logPath()); err != nil {
+			return op.unwritable(err)
+		}
+	}
+	if err := op.tidyParts(); err != nil {
 		return op.unwritable(err)
 	}
 	// The names, too: a rename may have been the last thing before the crash.
@@ -90,8 +103,10 @@ func (op *opening) repairTail() error {
 			return err
 		}
 	}
-	if err := op.rewriteLastBatch(); err != nil {
-		return err
+	if !op.cutting() { // what a cut leaves was not written lately
+		if err := op.rewriteLastBatch(); err != nil {
+			return err
+		}
 	}
 	if op.scan.unended {
 		if _, err := op.file.WriteAt([]byte{'\n'}, op.log.end); err != nil {
@@ -128,9 +143,10 @@ func (op *opening) rewriteLastBatch() error {
 }
 
 // finishState makes sure that there is a state file, so that a missing one
-// later means that it was lost.
+// later means that it was lost, and that it knows of no unfinished cut any more.
 func (op *opening) finishState() error {
-	if op.newState {
+	if op.newState || op.cutting() {
+		op.state.cut = nil
 		if err := op.s.writeState(encodeState(op.state)); err != nil {
 			return op.unwritable(err)
 		}

@@ -107,3 +107,26 @@ func replaceFile(fsys vfs.FS, dir, path string, text []byte) error {
 	}
 	return fsys.SyncDir(dir)
 }
+
+// copyRange writes the bytes [from, to) of src to the front of dst.
+func copyRange(dst vfs.File, src io.ReaderAt, from, to int64) error {
+	buf := make([]byte, min(readChunk, to-from))
+	for at := int64(0); from < to; {
+		n, err := src.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
+		if n == 0 {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		w, err := dst.WriteAt(buf[:n], at)
+		if err == nil && w < n {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		from, at = from+int64(n), at+int64(n)
+	}
+	return nil
+}

@@ -228,7 +228,7 @@ func TestCrashWhileTheStateIsWritten(t *testing.T) {
 			// And once more while it is recovered from that.
 			rng := rand.New(rand.NewPCG(uint64(n), uint64(tenth)))
 			for range 4 {
-				again := crashAgain(t, fs.CrashClone(memfs.LoseRandomly(rng.Uint64())), 1+rng.IntN(6), what)
+				again := crashAgain(t, fs.CrashClone(memfs.LoseRandomly(rng.Uint64())), 1+rng.IntN(6), 0, what)
 				images += checkLosses(t, h, again, what+", and again")
 			}
 		}

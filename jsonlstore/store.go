@@ -47,6 +47,9 @@ type Store struct {
 	maxEntry int // bytes
 	room     int // bytes written ahead as blanks
 	metrics  metricKeys
+	shelf    *partShelf // sealed parts, for readers
+
+	partBytes int64 // how long the open part gets
 
 	snap   atomic.Pointer[snapshot]    // the log, for readers
 	stable atomic.Pointer[stableState] // the stable values, for readers
@@ -56,9 +59,13 @@ type Store struct {
 
 	mu         sync.Mutex // held by whoever writes
 	lock       vfs.Lock
-	size       int64        // length of the log file; what is behind the last entry is blank
-	marks      []commitMark // where commit indexes stand in the log, in order
-	buf        []byte       // of the last batch, to be used again
+	size       int64         // length of the open part; what is behind the last entry is blank
+	marks      []commitMark  // where commit indexes stand in the open part, in order
+	maxTerm    uint64        // of the entries in it, or more
+	sealAt     int64         // seal it when it is that long
+	cut        *pendingCut   // has yet to be finished; nil: nothing
+	stale      []*sealedPart // have yet to be removed
+	buf        []byte        // of the last batch, to be used again
 	stateFiles stateFiles
 	failed     error // latched; wraps logstore.ErrFailed
 	closeOnce  sync.Once
@@ -78,6 +85,9 @@ type options struct {
 	maxEntry int
 	fs       vfs.FS
 	room     int
+
+	partBytes   int64
+	loadedParts int
 }
 
 // WithLogger has the store report what a person should know, such as a torn
@@ -91,7 +101,7 @@ func WithLogger(l hclog.Logger) Option { return func(o *options) { o.logger = l 
 func WithMaxEntrySize(bytes int) Option { return func(o *options) { o.maxEntry = bytes } }
 
 func collect(opts []Option) (options, error) {
-	o := options{logger: hclog.NewNullLogger(), maxEntry: DefaultMaxEntryBytes, fs: vfs.OS{}, room: roomBytes}
+	o := options{logger: hclog.NewNullLogger(), maxEntry: DefaultMaxEntryBytes, fs: vfs.OS{}, room: roomBytes, partBytes: partBytes, loadedParts: maxLoadedParts}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -123,6 +133,7 @@ func (s *Store) Close() error {
 		s.closed.Store(true)
 		s.endState()
 		s.closeStateFiles()
+		s.shelf.close()
 		if err := errors.Join(s.snap.Load().file.Close(), s.lock.Unlock()); err != nil {
 			s.closeErr = fmt.Errorf("closing the log store in %s: %w", s.dir, err)
 		}

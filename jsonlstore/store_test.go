@@ -30,3 +30,18 @@ const testRoom = 1300
 func onMem(fs vfs.FS) Option {
 	return func(o *options) { o.fs, o.room = fs, testRoom }
 }
+
+// inParts puts a store on a file system of tests with parts of about that many bytes,
+// and has it keep few of them open; 0: parts as long as usual.
+func inParts(fs vfs.FS, bytes int64) Option {
+	return func(o *options) {
+		onMem(fs)(o)
+		if bytes > 0 {
+			o.partBytes, o.loadedParts = bytes, 2
+		}
+	}
+}
+
+// partSizes are what tests that go through everything use: every batch in a part of
+// its own, a few in one, all in one.
+var partSizes = []int64{1, 700, 0}

@@ -192,6 +192,9 @@ func (f *follower) lookAt(file vfs.File) (moved bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reading %s: %w", f.path, err)
 	}
+	if err := f.seeFront(); err != nil {
+		return false, err
+	}
 	grown := size != f.size
 	f.size = size
 	if n := len(f.marks); n > 0 && !stands(file, f.marks[n-1]) {
@@ -204,6 +207,16 @@ func (f *follower) lookAt(file vfs.File) (moved bool, err error) {
 		return false, err
 	}
 	return f.readOn(file)
+}
+
+// seeFront tells if the state file says that the log begins later than before.
+func (f *follower) seeFront() error {
+	l, err := loadState(f.o.fs, filepath.Join(f.dir, StateFile))
+	if err != nil || l.st == nil || f.first == 0 || l.st.first <= f.first {
+		return nil //nolint:nilerr // it is being written, or Verify will name what is wrong with it
+	}
+	f.first = l.st.first
+	return f.tell(TailEvent{Kind: TailFrontCut, First: f.first})
 }
 
 // quiet tells whether nothing new stands behind what was read.

@@ -1,25 +1,26 @@
 package jsonlstore
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
-	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 )
 
-// DeleteRange implements raft.LogStore. Cutting the front writes what is left to
-// a new file; cutting the tail, or everything, shortens the file. A crash
-// leaves the log as it was or as it was to be.
+// DeleteRange implements raft.LogStore. Cutting the front notes where the log
+// begins and removes the sealed parts before that; cutting the tail, or everything,
+// shortens a file and removes those behind it. A crash leaves the log as it was or
+// as it was to be.
 func (s *Store) DeleteRange(minIndex, maxIndex uint64) error {
 	defer measure(s.metrics.deleteRange, time.Now())
 	if err := s.beginWrite(); err != nil {
 		return err
 	}
 	defer s.endWrite()
+	if err := s.finishCut(); err != nil {
+		return err
+	}
 	cur := s.snap.Load()
 	cut, err := logstore.CheckDelete(cur.firstIndex(), cur.last(), minIndex, maxIndex)
 	if err != nil {
@@ -27,9 +28,9 @@ func (s *Store) DeleteRange(minIndex, maxIndex uint64) error {
 	}
 	switch cut {
 	case logstore.CutFront:
-		err = s.cutFront(cur, maxIndex)
+		err = s.cutFront(cur, maxIndex+1)
 	case logstore.CutTail:
-		err = s.cutTail(cur, int(minIndex-cur.first))
+		err = s.cutTail(cur, minIndex-1)
 	case logstore.CutAll:
 		err = s.cutTail(cur, 0)
 	}
@@ -39,13 +40,54 @@ func (s *Store) DeleteRange(minIndex, maxIndex uint64) error {
 	return nil
 }
 
-// cutTail leaves the first count entries.
-func (s *Store) cutTail(cur *snapshot, count int) error {
+// cutFront has the log begin with first. The state file decides; the parts that
+// nobody needs then go one by one, and whichever of them a crash leaves is removed
+// by Open.
+func (s *Store) cutFront(cur *snapshot, first uint64) error {
+	changed := *s.stable.Load()
+	changed.first, changed.commit = first, cur.commit
+	if err := s.replaceState(&changed); err != nil {
+		return err
+	}
+	next := *cur
+	next.first = first
+	keep := len(cur.parts)
+	if first < cur.base {
+		keep = cur.partOf(first)
+	}
+	next.parts = slices.Clone(cur.parts[keep:])
+	s.snap.Store(&next)
+	s.stale = append(s.stale, cur.parts[:keep]...)
+	if err := s.removeStale(); err != nil {
+		s.logger.Warn("deleted log entries still take room", "error", err)
+	}
+	return nil
+}
+
+// removeStale removes the parts that have yet to be removed.
+func (s *Store) removeStale() error {
+	for len(s.stale) > 0 {
+		if err := s.removePart(s.stale[0]); err != nil {
+			return err
+		}
+		s.stale = s.stale[1:]
+	}
+	s.stale = nil
+	return nil
+}
+
+// cutTail leaves the entries up to last; 0: none.
+func (s *Store) cutTail(cur *snapshot, last uint64) error {
+	if last < cur.base && (len(cur.parts) > 0 || s.stable.Load().first > 0) {
+		return s.cutParts(cur, last)
+	}
 	next := *cur
 	next.gen++
-	next.cutTail(count)
-	if count == 0 {
+	if last == 0 {
+		next.cutOpen(0)
 		next.end = 0 // with all blank lines
+	} else {
+		next.cutOpen(int(last - cur.base + 1))
 	}
 	marks := s.marks
 	for len(marks) > 0 && marks[len(marks)-1].index > next.last() {
@@ -74,43 +116,12 @@ func (s *Store) cutTail(cur *snapshot, count int) error {
 	return nil
 }
 
-// cutFront drops all entries up to index.
-func (s *Store) cutFront(cur *snapshot, index uint64) error {
-	n := int(index - cur.first + 1)
-	marks := s.marks
-	for len(marks) > 0 && marks[0].index <= index {
-		marks = marks[1:]
-	}
-	if err := s.keepCommit(cur, marks); err != nil {
-		return err
-	}
-	file, err := s.rewriteLog(cur, cur.offset(n))
-	if err != nil {
-		return err
-	}
-	next := *cur
-	next.cutFront(n, file)
-	s.size = next.end
-	s.marks = slices.Clone(marks)
-	s.snap.Store(&next)
-	// A reader that still has the old file and comes too late starts again
-	// with the new one.
-	if err := cur.file.Close(); err != nil {
-		s.logger.Warn("closing the log file that was replaced", "file", s.logPath(), "error", err)
-	}
-	return nil
-}
-
-// keepCommit prepares the state file for a log that is about to shrink to next:
-// it must never claim more than the log holds, and it takes over the commit
-// index if the line that carries it goes.
+// keepCommit prepares the state file for an open part that is about to shrink to
+// next, where marks are: it must never claim more than the log holds, and it takes
+// over the commit index if the line that carries it goes.
 func (s *Store) keepCommit(next *snapshot, marks []commitMark) error {
 	stable := s.stable.Load()
-	known := stable.commit
-	if n := len(marks); n > 0 {
-		known = max(known, marks[n-1].commit)
-	}
-	if known == next.commit {
+	if max(stable.commit, lastMark(next.parts, marks)) == next.commit {
 		return nil
 	}
 	changed := *stable
@@ -118,53 +129,122 @@ func (s *Store) keepCommit(next *snapshot, marks []commitMark) error {
 	return s.replaceState(&changed)
 }
 
-// rewriteLog puts a file that holds what stands in the log from offset on in
-// the log's place, and returns it open.
-func (s *Store) rewriteLog(cur *snapshot, offset int64) (vfs.File, error) {
-	temp := s.logPath() + tempSuffix
-	if err := removeIfThere(s.fs, temp); err != nil {
-		return nil, err
+// lastMark returns the commit index that the lines of the log say, given the marks in
+// the open part; 0: none.
+func lastMark(parts []*sealedPart, marks []commitMark) uint64 {
+	if n := len(marks); n > 0 {
+		return marks[n-1].commit
 	}
-	file, err := s.fs.Create(temp, filePerm)
-	if err != nil {
-		return nil, err
+	for _, p := range slices.Backward(parts) {
+		if p.mark.index > 0 {
+			return p.mark.commit
+		}
 	}
-	if err := copyRange(file, cur.file, offset, cur.end); err != nil {
-		return nil, errors.Join(err, file.Close(), s.fs.Remove(temp))
-	}
-	if err := file.Sync(); err != nil {
-		return nil, errors.Join(s.latch(err), file.Close(), s.fs.Remove(temp))
-	}
-	if err := s.fs.Rename(temp, s.logPath()); err != nil {
-		return nil, errors.Join(err, file.Close(), s.fs.Remove(temp))
-	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
-		// The new file has the name, the old one is still read from: both hold
-		// what readers may ask for, and nothing more is written.
-		return nil, errors.Join(s.latch(err), file.Close())
-	}
-	return file, nil
+	return 0
 }
 
-// copyRange writes the bytes [from, to) of src to the front of dst.
-func copyRange(dst vfs.File, src io.ReaderAt, from, to int64) error {
-	buf := make([]byte, min(readChunk, to-from))
-	for at := int64(0); from < to; {
-		n, err := src.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-		w, err := dst.WriteAt(buf[:n], at)
-		if err == nil && w < n {
-			err = io.ErrShortWrite
-		}
+// pendingCut is a cut of the tail that the state file knows of and that is not
+// finished. Until it is, nothing else is written to the log.
+type pendingCut struct {
+	reopen string // path of the sealed part that becomes the open one; "": the open one stays
+	gone   []*sealedPart
+}
+
+// cutParts is cutTail for cuts that no single truncation makes: because sealed parts
+// go, or because nothing is left and the next entry may have an index that is deleted
+// now. The state file decides, and what it says is then carried out, here or by Open:
+//
+//	state file: cut_after               the entries behind it are deleted
+//	truncate, sync                      the part that ends with it now
+//	rename it to raft_log.jsonl         in the place of the open part
+//	remove the parts behind it, sync of DIR
+//	state file: no cut_after
+func (s *Store) cutParts(cur *snapshot, last uint64) error {
+	next := snapshot{file: cur.file, gen: cur.gen + 1}
+	cut, maxTerm := &pendingCut{gone: cur.parts}, s.maxTerm
+	if last > 0 {
+		n := cur.partOf(last)
+		p := cur.parts[n]
+		l, err := s.shelf.get(p)
 		if err != nil {
 			return err
 		}
-		from, at = from+int64(n), at+int64(n)
+		file, err := s.fs.OpenReadWrite(p.path)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", p.path, err)
+		}
+		next = *cur
+		next.gen++
+		next.reopen(l.partIndex, file, last)
+		next.commit = min(cur.commit, last)
+		maxTerm = max(maxTerm, p.maxTerm)
+		cut.reopen, cut.gone = p.path, cur.parts[n:]
+	}
+	changed := *s.stable.Load()
+	changed.commit, changed.cut = next.commit, &last
+	if last == 0 {
+		changed.first = 0
+	}
+	if err := s.replaceState(&changed); err != nil {
+		if next.file != cur.file {
+			s.closeQuietly(next.file)
+		}
+		return err
+	}
+	s.snap.Store(&next)
+	s.cut, s.maxTerm = cut, maxTerm
+	s.marks = nil // the state file's commit index is no lower than any that is left
+	s.staged.Store(min(s.staged.Load(), last))
+	if next.file != cur.file {
+		s.closeQuietly(cur.file)
+	}
+	if err := s.finishCut(); err != nil {
+		if s.failed != nil {
+			return err
+		}
+		// It cannot be taken back, and need not: it is as good as done.
+		s.logger.Warn("deleted log entries are still there; nothing is written until they are gone", "error", err)
 	}
 	return nil
+}
+
+// finishCut finishes what cutParts has begun. It begins anew after an error.
+func (s *Store) finishCut() error {
+	if s.cut == nil {
+		return nil
+	}
+	if err := s.carryOut(s.cut); err != nil {
+		return fmt.Errorf("finishing the deletion of log entries in %s: %w", s.dir, err)
+	}
+	s.cut = nil
+	return nil
+}
+
+func (s *Store) carryOut(cut *pendingCut) error {
+	cur := s.snap.Load()
+	if err := cur.file.Truncate(cur.end); err != nil {
+		return err
+	}
+	s.size, s.sealAt = cur.end, s.partBytes
+	if err := cur.file.Sync(); err != nil {
+		return s.latch(err)
+	}
+	if cut.reopen != "" {
+		if err := s.fs.Rename(cut.reopen, s.logPath()); err != nil {
+			return err
+		}
+		cut.reopen = ""
+	}
+	// Those whose removal failed before, too: soon their indexes may be used again.
+	s.stale = append(s.stale, cut.gone...)
+	cut.gone = nil
+	if err := s.removeStale(); err != nil {
+		return err
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return s.latch(err)
+	}
+	changed := *s.stable.Load()
+	changed.cut = nil
+	return s.replaceState(&changed)
 }

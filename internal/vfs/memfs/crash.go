@@ -118,3 +118,13 @@ func (w write) crash(data []byte, loss Loss) []byte {
 	}
 	return data
 }
+
+// Restart has the machine go on after it stopped as if only the process had died:
+// what was not synced is still to be seen, and still not on disk. Locks are gone,
+// the hook is, too, and operations are counted from 1 again.
+func (m *FS) Restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.crashed, m.ops, m.Hook = false, 0, nil
+	clear(m.locks)
+}

@@ -199,3 +199,26 @@ func TestLinkIsASecondName(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestRestartLosesNothingYet(t *testing.T) {
+	m := memfs.New()
+	f := create(t, m, "/a", "one")
+	must(t, f.Sync())
+	must(t, m.SyncDir("/"))
+	_, err := m.Lock("/lock", "me")
+	must(t, err)
+	m.Hook = func(op memfs.Op) memfs.Verdict { return memfs.Verdict{Crash: op.Kind == memfs.Sync} }
+	write(t, f, 0, "two")
+	if err := f.Sync(); !errors.Is(err, memfs.ErrCrashed) {
+		t.Fatal(err)
+	}
+	m.Restart()
+	_, err = m.Lock("/lock", "you")
+	must(t, err)
+	check(t, m, map[string]string{"/a": "two", "/lock": "you"})
+	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "one"})
+	g, err := m.Open("/a")
+	must(t, err)
+	must(t, g.Sync())
+	check(t, m.CrashClone(memfs.LoseEverything), map[string]string{"/a": "two"})
+}
