@@ -236,6 +236,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, target any) error {
 
 // readBody reads at most limit bytes of body; more is an error.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit { // before it is sent
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if err != nil && !errors.As(err, &tooLarge) {

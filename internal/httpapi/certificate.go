@@ -160,6 +160,7 @@ type Certificates struct {
 	checked time.Time // when the files were last looked at
 	read    [2][]byte // what stood in them then: certificate, key's digest
 	failure string    // what was last said of them
+	warned  time.Time // when it was last said that the certificate ends soon
 }
 
 // SelfMade returns certificates for hosts that the node makes itself, signed by
@@ -232,6 +233,7 @@ func (c *Certificates) reload() error {
 	digest := sha256.Sum256(keyPEM)
 	read := [2][]byte{certPEM, digest[:]}
 	if c.current != nil && bytes.Equal(read[0], c.read[0]) && bytes.Equal(read[1], c.read[1]) {
+		c.warn()
 		return nil
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
@@ -245,11 +247,18 @@ func (c *Certificates) reload() error {
 	if c.current != nil {
 		c.log.Info("the API has a new certificate", "file", c.certFile, "expires", cert.Leaf.NotAfter)
 	}
-	if left < expirySoon {
-		c.log.Warn("the API's certificate expires soon: put a new one in its place", "file", c.certFile, "expires", cert.Leaf.NotAfter)
-	}
 	c.current, c.read = &cert, read
+	c.warn()
 	return nil
+}
+
+// warn says once a day that the certificate in the file ends soon.
+func (c *Certificates) warn() {
+	end, now := c.current.Leaf.NotAfter, c.now()
+	if end.Sub(now) < expirySoon && now.Sub(c.warned) >= 24*time.Hour {
+		c.warned = now
+		c.log.Warn("the API's certificate expires soon: put a new one in its place", "file", c.certFile, "expires", end)
+	}
 }
 
 func readPEM(path string) ([]byte, error) {

@@ -95,7 +95,7 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	// Nothing from elsewhere: the only absolute URLs are the name of SVG and the links to other nodes.
-	rest := strings.NewReplacer("http://www.w3.org/2000/svg", "", `"http://" + n.api_address`, "").Replace(html)
+	rest := strings.NewReplacer("http://www.w3.org/2000/svg", "", `"http://" + address`, "").Replace(html)
 	if strings.Contains(rest, "http://") || strings.Contains(rest, "https://") || strings.Contains(rest, " src=") {
 		t.Error("the page asks for something from elsewhere")
 	}

@@ -14,6 +14,16 @@
   function say(node, text) { if (node.textContent !== text) node.textContent = text; }
   function mark(node, name, value) { value === null ? node.removeAttribute(name) : node.setAttribute(name, value); }
 
+  // link makes an address to click of what a node says of itself: of a host and
+  // port, or of a URL of the web and of nothing else.
+  function link(address) {
+    if (!address) return null;
+    try {
+      const u = new URL(/^https?:\/\//.test(address) ? address : "http://" + address);
+      return u.protocol === "http:" || u.protocol === "https:" ? u.origin + "/" : null;
+    } catch (e) { return null; }
+  }
+
   const number = (n) => Number(n).toLocaleString("en-US");
   function duration(ms) {
     if (ms < 1) return "<1 ms";
@@ -30,7 +40,7 @@
     return two(t.getHours()) + ":" + two(t.getMinutes()) + ":" + two(t.getSeconds()) + (millis ? "." + String(t.getMilliseconds()).padStart(3, "0") : "");
   }
 
-  const view = { status: null, nodes: [], lastAnswer: 0, stream: false, rates: [], sample: null, busy: false };
+  const view = { inside: false, admin: false, status: null, nodes: [], lastAnswer: 0, stream: false, rates: [], sample: null, busy: false };
 
   // ---- asking the node -----------------------------------------------------
   async function ask(path, options) {
@@ -39,13 +49,63 @@
     try {
       const answer = await fetch(path, { cache: "no-store", signal: stop.signal, ...options });
       const body = await answer.json();
+      if (answer.status === 401 && path !== "/v1/session") enter();
       if (!answer.ok) throw new Error(body.error || "HTTP " + answer.status);
       return body;
     } finally { clearTimeout(timer); }
   }
 
+  // ---- who is asking -------------------------------------------------------
+  // The token goes to the node once and comes back as a cookie that no script
+  // can read; this page keeps neither.
+  let entering = false;
+  async function enter() {
+    if (entering) return;
+    entering = true;
+    try {
+      const session = await ask("/v1/session");
+      const stranger = session.scope === "none";
+      view.admin = session.scope === "admin";
+      view.inside = !stranger;
+      $("login").hidden = !stranger;
+      $("main").hidden = stranger;
+      $("live").hidden = stranger;
+      $("leave").hidden = stranger || !session.required;
+      if (stranger) {
+        if (source) { source.close(); source = null; }
+        view.stream = false;
+        view.lastAnswer = 0;
+        renderLive();
+        $("token").focus();
+      } else {
+        if (!source) listen();
+        refresh();
+      }
+    } catch (e) { setTimeout(enter, 2000); } finally { entering = false; }
+  }
+
+  $("login").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const token = $("token").value.trim();
+    $("token").value = "";
+    $("wrong").hidden = true;
+    try {
+      await ask("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
+      enter();
+    } catch (e) {
+      say($("wrong"), e.name === "AbortError" ? "no answer in time" : e.message);
+      $("wrong").hidden = false;
+      $("token").focus();
+    }
+  });
+  $("leave").addEventListener("click", async () => {
+    try { await ask("/v1/session", { method: "DELETE" }); } catch (e) { toast("Not logged out: " + e.message, 10000); }
+    enter();
+  });
+
   let asking = false, again = false;
   async function refresh() {
+    if (!view.inside) return;
     if (asking) { again = true; return; }
     asking = true;
     try {
@@ -77,7 +137,8 @@
       renderLive();
       if (source.readyState === EventSource.CLOSED) { // refused, not just cut: the browser does not retry by itself
         source.close();
-        setTimeout(listen, 2000);
+        source = null;
+        setTimeout(enter, 2000);
       }
     };
   }
@@ -94,7 +155,8 @@
     box.replaceChildren("No answer from this node since " + clock(view.lastAnswer) + " (" + duration(age) + "). This page shows what was true then.");
     for (const n of view.nodes) {
       if (view.status && n.node_id === view.status.node_id) continue;
-      if (n.api_address) box.append(el("a", { href: "http://" + n.api_address + "/" }, "ask node " + n.node_id));
+      const there = link(n.api_address);
+      if (there) box.append(el("a", { href: there }, "ask node " + n.node_id));
     }
   }
 
@@ -189,9 +251,9 @@
       say(c.rtt, own ? "–" : n.rtt_us > 0 ? (n.rtt_us < 1000 ? n.rtt_us + " µs" : (n.rtt_us / 1000).toFixed(1) + " ms") : "–");
       say(c.seen, own ? "here" : n.last_seen_ms >= 0 ? (n.last_seen_ms < 1000 ? "now" : duration(n.last_seen_ms) + " ago") : "never");
       say(c.where, n.api_address || n.address || "");
-      if (n.api_address && !own) c.where.setAttribute("href", "http://" + n.api_address + "/"); else c.where.removeAttribute("href");
+      mark(c.where, "href", own ? null : link(n.api_address));
       c.where.title = "database " + (n.database_address || "?") + ", HA " + (n.address || "?");
-      c.button.hidden = n.primary || n.node_id === primary || n.voter === false;
+      c.button.hidden = !view.admin || n.primary || n.node_id === primary || n.voter === false;
       c.button.disabled = view.busy || !alive || !primary;
     });
   }
@@ -254,8 +316,7 @@
     $("no-events").hidden = true;
   }
 
-  listen();
-  refresh();
+  enter();
   setInterval(() => { if (!document.hidden) refresh(); renderLive(); }, POLL_MS);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 })();
