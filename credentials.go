@@ -120,6 +120,7 @@ type CertificateStatus struct {
 	Serial    string    `json:"serial"` // hexadecimal
 	NotAfter  time.Time `json:"not_after"`
 	ExpiresS  int64     `json:"expires_s"` // seconds left; negative once it is over
+	CAs       []string  `json:"cas"`       // the first bytes of the SHA-256 of those accepted, hexadecimal
 	CAExpires time.Time `json:"ca_not_after"`
 	Warning   string    `json:"warning"` // from CertificateWarning before the end on
 }
@@ -242,7 +243,7 @@ func (k *credentialKeeper) status() CredentialStatus {
 		return s
 	}
 	left := time.Until(cert.NotAfter)
-	s.Certificate = &CertificateStatus{Serial: cert.Serial, NotAfter: cert.NotAfter, ExpiresS: int64(left.Seconds()), CAExpires: cert.CAEnd}
+	s.Certificate = &CertificateStatus{Serial: cert.Serial, NotAfter: cert.NotAfter, ExpiresS: int64(left.Seconds()), CAs: cert.CAs, CAExpires: cert.CAEnd}
 	switch caLeft := time.Until(cert.CAEnd); {
 	case left <= 0:
 		s.Certificate.Warning = fmt.Sprintf("this node's certificate ended on %s: other nodes take no new connection of it", cert.NotAfter.Format(time.DateOnly))

@@ -76,6 +76,9 @@ type Config struct {
 	// Env is added to the environment of every node, "NAME=value". Of the
 	// parent's environment everything but AIONDB_HA_* is passed on.
 	Env []string
+	// NodeEnv, which may be nil, is asked for what is added for one node, after
+	// Env.
+	NodeEnv func(Node) []string
 	// Dir is where data, logs and the secret live. It is created, must be empty
 	// and stays. Empty means a temporary directory, removed by Shutdown.
 	Dir string
@@ -270,7 +273,11 @@ func (c *Cluster) Environ(id protocol.NodeID) []string {
 		"AIONDB_HA_DATA_ADDR="+n.WALAddr,
 		"AIONDB_HA_EXIT_WITH_STDIN=1",
 	)
-	return append(env, c.cfg.Env...)
+	env = append(env, c.cfg.Env...)
+	if c.cfg.NodeEnv != nil {
+		env = append(env, c.cfg.NodeEnv(n)...)
+	}
+	return env
 }
 
 // Start starts a node that does not run. It does not wait for it to serve.

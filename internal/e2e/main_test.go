@@ -61,7 +61,13 @@ func within(t *testing.T, d time.Duration) context.Context {
 // failed the logs of the nodes are shown; a data race in a node fails it.
 func newCluster(t *testing.T, nodes int) *democluster.Cluster {
 	t.Helper()
-	c, err := democluster.New(democluster.Config{Nodes: nodes, Binary: binary, Dir: filepath.Join(t.TempDir(), "cluster")})
+	return newClusterWith(t, democluster.Config{Nodes: nodes})
+}
+
+func newClusterWith(t *testing.T, cfg democluster.Config) *democluster.Cluster {
+	t.Helper()
+	cfg.Binary, cfg.Dir = binary, filepath.Join(t.TempDir(), "cluster")
+	c, err := democluster.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package transport
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,6 +25,8 @@ import (
 const (
 	nodeURIScheme = "aiondb-ha"
 	nodeURIHost   = "node"
+	// caNameSize is how much of its SHA-256 names a CA, bytes.
+	caNameSize = 4
 	// maxChain bounds the certificates a peer may send.
 	maxChain = 8
 )
@@ -38,6 +42,7 @@ type CertificateInfo struct {
 	Serial   string          // hexadecimal
 	NotAfter time.Time       // the earliest end of it and of the chain it came with
 	CAEnd    time.Time       // when the last of the CA's certificates ends
+	CAs      []string        // the first bytes of each CA certificate's SHA-256, hexadecimal
 }
 
 // certificates is the operator's part of an Identity.
@@ -73,6 +78,8 @@ func (id *Identity) WithCertificates(ca, cert, key []byte) (*Identity, error) {
 			return nil, fmt.Errorf("certificate %d in the CA file (%s) is not a CA's", count+1, root.Subject)
 		}
 		c.roots.AddCert(root)
+		sum := sha256.Sum256(root.Raw)
+		c.info.CAs = append(c.info.CAs, hex.EncodeToString(sum[:caNameSize]))
 		if root.NotAfter.After(c.info.CAEnd) {
 			c.info.CAEnd = root.NotAfter
 		}

@@ -112,6 +112,9 @@ func (f *follower) session() error {
 		return fmt.Errorf("connect to node %d at %s: %w", f.primary, f.address, err)
 	}
 	defer hangUp(conn)
+	if err := isNode(conn, f.primary); err != nil {
+		return err
+	}
 	defer context.AfterFunc(f.ctx, func() { hangUp(conn) })()
 	from, position, err := f.cut()
 	if err != nil {

@@ -80,6 +80,16 @@ func hangUp(conn net.Conn) {
 	conn.Close()
 }
 
+// isNode refuses a peer whose certificate names another node. Where nodes have
+// none, every peer is believed.
+func isNode(conn net.Conn, node protocol.NodeID) error {
+	c, ok := conn.(interface{ PeerNode() protocol.NodeID })
+	if !ok || c.PeerNode() == protocol.NoNode || c.PeerNode() == node {
+		return nil
+	}
+	return fmt.Errorf("node %d is there in the place of node %d", c.PeerNode(), node)
+}
+
 // session is the primary's end of one replica's stream.
 type session struct {
 	t     *term
@@ -110,9 +120,8 @@ func (db *DB) serve(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	// A certificate, where nodes have any, is good for its own node only.
-	if c, ok := conn.(interface{ PeerNode() protocol.NodeID }); ok && c.PeerNode() != protocol.NoNode && c.PeerNode() != h.node {
-		return fmt.Errorf("node %d says that it is node %d", c.PeerNode(), h.node)
+	if err := isNode(conn, h.node); err != nil {
+		return err
 	}
 	s := &session{node: h.node, conn: conn, in: in, done: make(chan struct{})}
 	if err := s.enter(db, h); err != nil {
