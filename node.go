@@ -244,19 +244,32 @@ func (n *Node) running() error {
 }
 
 // serveMessage answers what another node sends. Until the node is ready the
-// others wait, as they would for a node that is still starting.
+// others wait, as they would for a node that is still starting. A node that is
+// being closed answers as long as it can: its word in its successor's ballot,
+// that its guard is closed for good, spares that one the wait for the lease.
 func (n *Node) serveMessage(ctx context.Context, from protocol.NodeID, m protocol.Message) (protocol.Message, error) {
-	select {
-	case <-n.ready:
-	case <-n.life.Done():
-		return nil, failover.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if !closed(n.ready) {
+		select {
+		case <-n.ready:
+		case <-n.life.Done():
+			return nil, failover.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if request, ok := m.(protocol.ForwardRequest); ok {
 		return n.serveForward(ctx, from, request)
 	}
 	return n.driver.Load().HandleMessage(ctx, from, m)
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // lookup returns the HA address of a node: what gossip knows, because a node

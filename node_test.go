@@ -329,6 +329,24 @@ func TestCloseTwiceAndAfterwards(t *testing.T) {
 	n.Nodes()
 }
 
+// A node that is being closed answers the others until it cannot: the ballot of
+// its successor needs its word.
+func TestClosingNodeAnswers(t *testing.T) {
+	c := newTestCluster(t)
+	node := c.nodes[1]
+	select {
+	case <-node.ready:
+	case <-time.After(patience):
+		t.Fatal("the node is not ready")
+	}
+	node.end() // as close does first
+	for range 50 {
+		if _, err := node.serveMessage(t.Context(), 2, node.driver.Load().Heartbeat()); err != nil {
+			t.Fatalf("a heartbeat: %v", err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	c := newTestCluster(t)
 	c.primary(protocol.NoNode)

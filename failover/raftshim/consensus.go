@@ -46,6 +46,7 @@ type Consensus struct {
 	raft      atomic.Pointer[raft.Raft]
 	transport *Transport // set before raft
 	proven    atomic.Uint64
+	proposals proposals
 }
 
 var _ failover.Consensus = (*Consensus)(nil)
@@ -211,21 +212,25 @@ func (c *Consensus) spread(ctx context.Context) {
 // Propose commits data as a command, on the leader, and returns what the state
 // machine answered and the entry's index. A state machine's answer that is an
 // error is returned as one: the entry is committed, and this node could not
-// apply it.
+// apply it. While leadership is handed over it waits.
 func (c *Consensus) Propose(ctx context.Context, data []byte) (response any, index uint64, err error) {
 	r := c.raft.Load()
 	if r == nil {
 		return nil, 0, failover.ErrClosed
+	}
+	if err := c.proposals.enter(ctx, c.done); err != nil {
+		return nil, 0, err
 	}
 	timeout := defaultTimeout
 	if deadline, bounded := ctx.Deadline(); bounded {
 		timeout = time.Until(deadline)
 	}
 	if timeout <= 0 || ctx.Err() != nil {
+		c.proposals.leave()
 		return nil, 0, fmt.Errorf("%w: no time left to propose", failover.ErrNoQuorum)
 	}
 	future := r.Apply(data, timeout)
-	if err := c.await(ctx, future); err != nil {
+	if err := c.await(ctx, outcome{future, c.proposals.leave}); err != nil {
 		return nil, 0, err
 	}
 	response = future.Response()
@@ -347,6 +352,17 @@ func (c *Consensus) await(ctx context.Context, future raft.Future) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, context.Cause(ctx))
 	}
+}
+
+// outcome is a future that tells when Raft has told its outcome.
+type outcome struct {
+	raft.Future
+	told func()
+}
+
+func (o outcome) Error() error {
+	defer o.told()
+	return o.Future.Error()
 }
 
 // translate gives Raft's errors the project's names. What it does not know is

@@ -24,10 +24,12 @@ type valve struct {
 	answers   atomic.Int64 // let through
 	unpiped   bool
 	fastPaths atomic.Int64
+	cut       atomic.Value // the raft.ServerID that gets no entries any more
+	handing   func()       // called before leadership is offered; set before it is
 }
 
 func (v *valve) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if v.closed.Load() {
+	if v.closed.Load() || v.cut.Load() == id {
 		return errors.New("closed")
 	}
 	if err := v.InmemTransport.AppendEntries(id, target, args, resp); err != nil {
@@ -45,6 +47,13 @@ func (v *valve) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddres
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
 	return v.InmemTransport.AppendEntriesPipeline(id, target)
+}
+
+func (v *valve) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if v.handing != nil {
+		v.handing()
+	}
+	return v.InmemTransport.TimeoutNow(id, target, args, resp)
 }
 
 func (v *valve) SetHeartbeatHandler(func(raft.RPC)) { v.fastPaths.Add(1) }

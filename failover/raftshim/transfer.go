@@ -19,9 +19,10 @@ const transferPoll = 2 * time.Millisecond
 var errLag = errors.New("its log does not reach this node's in time")
 
 // Transfer moves leadership to a voter, NoNode for the one whose log reaches
-// furthest. nil means that this node has stopped leading. It takes two of Raft's
-// election timeouts at most: one for the other's log to catch up, one for it to
-// be elected.
+// furthest. nil means that this node has stopped leading. It takes three of Raft's
+// election timeouts at most: one for what was proposed to be committed, one for
+// the other's log to catch up, one for it to be elected. What is proposed
+// meanwhile waits.
 //
 // It is Raft's own way of doing it, done here: wait, then tell the voter to
 // stand. hashicorp/raft's LeadershipTransfer refuses all entries meanwhile, and
@@ -52,6 +53,15 @@ func (c *Consensus) Transfer(ctx context.Context, to protocol.NodeID) error {
 	}
 	leads := func() bool { return r.State() == raft.Leader && r.CurrentTerm() == term }
 	patience := r.ReloadableConfig().ElectionTimeout
+	// One more entry now, and the others would have it and refuse their votes to
+	// whom it has not reached yet.
+	limited, cancel := context.WithTimeout(ctx, patience)
+	release, err := c.proposals.hold(limited, c.done)
+	cancel()
+	defer release()
+	if err != nil {
+		return fmt.Errorf("transfer leadership to node %d: %w", to, err)
+	}
 	if err := c.awaitReach(ctx, patience, epoch, to, leads); err != nil {
 		return fmt.Errorf("transfer leadership to node %d: %w", to, err)
 	}
@@ -63,7 +73,7 @@ func (c *Consensus) Transfer(ctx context.Context, to protocol.NodeID) error {
 			ID: []byte(ServerID(c.transport.local)), Addr: c.transport.EncodePeer(ServerID(c.transport.local), c.transport.LocalAddr())}}
 		return c.transport.TimeoutNow(server.ID, server.Address, request, &raft.TimeoutNowResponse{})
 	})
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel = context.WithTimeout(ctx, patience)
 	defer cancel()
 	look := time.NewTicker(transferPoll)
 	defer look.Stop()

@@ -68,3 +68,65 @@ func TestTransferInVain(t *testing.T) {
 		}
 	})
 }
+
+// What is proposed while leadership is handed over waits: an entry that the
+// others have and the successor has not would cost it their votes.
+func TestTransferUnderLoad(t *testing.T) {
+	inClusterOf(t, 3, true, func(t *testing.T, all []*machine) {
+		leader, successor := all[0], all[1]
+		noop, err := command.Encode(command.Noop{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := leader.cons.Propose(bounded(t, time.Second), noop); err != nil {
+			t.Fatal(err)
+		}
+		proposed := make(chan error, 1)
+		leader.valve.handing = func() {
+			leader.valve.cut.Store(ServerID(successor.trans.local))
+			go func() {
+				_, _, err := leader.cons.Propose(bounded(t, 5*time.Second), noop)
+				proposed <- err
+			}()
+			time.Sleep(50 * time.Millisecond)
+		}
+		term := leader.raft.CurrentTerm()
+		if err := leader.cons.Transfer(bounded(t, 5*time.Second), successor.trans.local); err != nil {
+			t.Errorf("transfer: %v", err)
+		}
+		if err := <-proposed; !errors.Is(err, failover.ErrNotLeader) {
+			t.Errorf("what was proposed meanwhile: %v, want not leader", err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if successor.raft.State() != raft.Leader || successor.raft.CurrentTerm() != term+1 {
+			t.Errorf("the successor is %s in term %d, want leader in term %d", successor.raft.State(), successor.raft.CurrentTerm(), term+1)
+		}
+		if _, _, err := successor.cons.Propose(bounded(t, time.Second), noop); err != nil {
+			t.Errorf("under the successor: %v", err)
+		}
+	})
+}
+
+// A transfer that comes to nothing lets through what it has held back.
+func TestTransferInVainHoldsNothingBack(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, all []*machine) {
+		leader, gone := all[0], all[2]
+		noop, err := command.Encode(command.Noop{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader.inner.Disconnect(gone.inner.LocalAddr())
+		gone.inner.DisconnectAll()
+		transferred := make(chan error, 1)
+		go func() { transferred <- leader.cons.Transfer(bounded(t, 10*time.Second), gone.trans.local) }()
+		for range 100 {
+			if _, _, err := leader.cons.Propose(bounded(t, 2*time.Second), noop); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := <-transferred; err == nil {
+			t.Error("leadership went to a node that is gone")
+		}
+	})
+}
