@@ -77,8 +77,9 @@ type (
 	Emit struct {
 		Event  Event
 		Detail string
-		Since  time.Duration // since the failover began
-		Step   time.Duration // since the record before, within a failover
+		At     time.Time     // when it happened, which may be before it was told
+		Since  time.Duration // from the beginning of the failover to At
+		Step   time.Duration // from the record before to At, within a failover
 	}
 )
 

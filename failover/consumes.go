@@ -18,6 +18,16 @@ type Leadership struct {
 	// Term is Raft's at about the time of the change, for people. The epoch
 	// comes from CommitNoop alone.
 	Term uint64
+	// Campaign tells, of a leadership gained, how it came about: for the journal.
+	Campaign Campaign
+}
+
+// Campaign are the moments of an election, as its winner saw them, by its
+// process's clock. Zero: unknown, or it did not come to that.
+type Campaign struct {
+	Heard time.Time // of the leader before, last; the driver asks its Lease
+	Asked time.Time // for pre-votes: its silence had lasted too long
+	Stood time.Time // and asked for votes: a quorum would give theirs
 }
 
 // Consensus is what the driver asks of Raft. Package raftshim has the

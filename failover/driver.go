@@ -153,6 +153,9 @@ func (d *Driver) run() {
 			if !open {
 				leadership, change = nil, Leadership{} // Raft has ended: nobody leads here
 			}
+			if change.Leading {
+				change.Campaign.Heard = d.lastHeard(change.Term)
+			}
 			d.step(LeadershipChanged(change), due)
 		case <-d.wake:
 			d.drain(due)
@@ -162,6 +165,16 @@ func (d *Driver) run() {
 			d.look(due)
 		}
 	}
+}
+
+// lastHeard returns when this node last helped a leader before term; zero if it
+// has led since, or never did.
+func (d *Driver) lastHeard(term uint64) time.Time {
+	age, of := d.cfg.Lease.Age(protocol.Epoch(term))
+	if of == 0 || protocol.Epoch(d.led.Load()) > of {
+		return time.Time{}
+	}
+	return time.Now().Add(-age)
 }
 
 // drain takes what was posted, in order.

@@ -41,8 +41,8 @@ func (d *Driver) perform(action Action) {
 		// Bounded like a ballot, not like a promotion: a node whose disk or
 		// database hangs must hand on soon.
 		d.attempt(2*d.timing.BallotTimeout, a.Attempt, func(ctx context.Context) (Input, error) {
-			position, err := d.promise(ctx, a.Epoch, d.cfg.Local)
-			in := Prepared{Attempt: a.Attempt, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
+			position, durable, err := d.promise(ctx, a.Epoch, d.cfg.Local)
+			in := Prepared{Attempt: a.Attempt, Durable: durable, Position: position, Voters: sorted(d.cfg.Raft.Voters()),
 				Alive: d.reachable(), Address: d.cfg.Cluster.Address(d.cfg.Local),
 				Age: d.age(a.Epoch), Earlier: d.earlier(a.Epoch).Node, MaxBehind: d.cfg.MaxFailoverLag}
 			in.Behind, in.Successor = d.behind(position)
@@ -203,7 +203,7 @@ func (d *Driver) askVoter(ctx context.Context, round uint64, m protocol.Directed
 // record writes an event to the journal and the log.
 func (d *Driver) record(e Emit) {
 	epoch, node := about(e.Event)
-	r := d.journal.add(Record{At: time.Now(), Event: e.Event.Name(), Epoch: epoch, Node: node, Detail: e.Detail,
+	r := d.journal.add(Record{At: e.At, Event: e.Event.Name(), Epoch: epoch, Node: node, Detail: e.Detail,
 		SinceMS: milliseconds(e.Since), StepMS: milliseconds(e.Step)})
 	level := d.log.Info
 	if _, minor := e.Event.(Step); minor {

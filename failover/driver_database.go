@@ -131,7 +131,8 @@ func (w *databaseWorker) tryPromote(ctx context.Context, a Promote) {
 	w.exposed = true
 	answer := make(chan error, 1)
 	d.calls.Go(func() {
-		answer <- d.cfg.Database.Promote(ctx, Promotion{Epoch: a.Epoch, Guard: d.cfg.Guard, Lineage: lineage})
+		answer <- d.cfg.Database.Promote(ctx, Promotion{Epoch: a.Epoch, Guard: d.cfg.Guard, Lineage: lineage,
+			Acknowledging: sync.OnceFunc(func() { d.post(Acknowledging{Epoch: a.Epoch}) })})
 	})
 	select {
 	case err = <-answer:
@@ -177,7 +178,7 @@ func (w *databaseWorker) tryDemote(ctx context.Context, a Demote) error {
 		}
 		if a.Epoch > floor {
 			d.cfg.Guard.CloseBelow(a.Epoch, fmt.Errorf("epoch %d has begun", a.Epoch))
-			if _, err := d.promiseNow(ctx, a.Epoch, a.Primary); err != nil {
+			if _, _, err := d.promiseNow(ctx, a.Epoch, a.Primary); err != nil {
 				d.log.Warn("raise the floor to the epoch of the new primary", "epoch", a.Epoch, "error", err)
 			}
 		}

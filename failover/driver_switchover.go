@@ -49,7 +49,9 @@ func (d *Driver) Switchover(ctx context.Context, to protocol.NodeID) error {
 	return nil
 }
 
-func (d *Driver) tell(ev Event, detail string) { d.record(Emit{Event: ev, Detail: detail}) }
+func (d *Driver) tell(ev Event, detail string) {
+	d.record(Emit{Event: ev, Detail: detail, At: time.Now()})
+}
 
 // target settles who takes over: a voter that answers.
 func (d *Driver) target(ctx context.Context, to protocol.NodeID) (protocol.NodeID, error) {

@@ -92,7 +92,7 @@ func (d *Driver) vote(ctx context.Context, from protocol.NodeID, req protocol.Ba
 	d.epochBegan(req.Epoch, req.CandidateID) // 2. close the guard, waiting for nothing
 	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 	defer cancel()
-	position, err := d.promise(ctx, req.Epoch, req.CandidateID) // 3. to 5.
+	position, _, err := d.promise(ctx, req.Epoch, req.CandidateID) // 3. to 5.
 	voter := d.voter()
 	if err != nil {
 		if voter.Stale(req) { // another ballot has come between
@@ -133,10 +133,10 @@ func (d *Driver) voter() election.Voter {
 }
 
 // promise makes one promise at a time: see promiseNow.
-func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
+func (d *Driver) promise(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, time.Time, error) {
 	release, err := d.beginPromise(ctx)
 	if err != nil {
-		return protocol.Position{}, err
+		return protocol.Position{}, time.Time{}, err
 	}
 	defer release()
 	return d.promiseNow(ctx, epoch, node)
@@ -158,14 +158,16 @@ func (d *Driver) beginPromise(ctx context.Context) (release func(), err error) {
 // more (I5); 4. the fence of the database; 5. the position, read when no log of
 // an older epoch can grow or be cut any more. The guard is not its business: it
 // has been closed before, for another node's epoch, or is not open, for an own
-// one.
-func (d *Driver) promiseNow(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (protocol.Position, error) {
+// one. It also returns when the floor was durable.
+func (d *Driver) promiseNow(ctx context.Context, epoch protocol.Epoch, node protocol.NodeID) (position protocol.Position, durable time.Time, err error) {
 	if err := d.cfg.Floor.Promise(epoch, node, time.Now()); err != nil {
-		return protocol.Position{}, err
+		return protocol.Position{}, time.Time{}, err
 	}
+	durable = time.Now()
 	d.cfg.Lease.Bar(epoch)
 	if err := d.cfg.Database.Fence(ctx, epoch); err != nil {
-		return protocol.Position{}, fmt.Errorf("fence the database at epoch %d: %w", epoch, err)
+		return protocol.Position{}, durable, fmt.Errorf("fence the database at epoch %d: %w", epoch, err)
 	}
-	return d.readOwnPosition(ctx)
+	position, err = d.readOwnPosition(ctx)
+	return position, durable, err
 }

@@ -18,8 +18,9 @@ type Input interface{ input() }
 type (
 	// LeadershipChanged is Raft's word. Every change is told, in order.
 	LeadershipChanged struct {
-		Leading bool
-		Term    uint64
+		Leading  bool
+		Term     uint64
+		Campaign Campaign
 	}
 	// EpochBegun answers CommitNoop: the entry is committed, in the term that
 	// is the epoch.
@@ -36,6 +37,7 @@ type (
 	// fenced, and what follows was read after that.
 	Prepared struct {
 		Attempt  uint64
+		Durable  time.Time // when the promise was; zero: unknown
 		Position protocol.Position
 		Voters   []protocol.NodeID // of the latest configuration
 		Alive    []protocol.NodeID // those that health holds alive
@@ -72,6 +74,9 @@ type (
 	TokenAcquired struct{ Attempt uint64 }
 	// DatabasePromoted answers Promote.
 	DatabasePromoted struct{ Attempt uint64 }
+	// Acknowledging says that the database of Epoch has what it takes to
+	// acknowledge: its first record is where it has to be.
+	Acknowledging struct{ Epoch protocol.Epoch }
 	// LeadershipOffered answers OfferLeadership and NewTerm when Raft has done
 	// as asked. LeadershipChanged is still to come.
 	LeadershipOffered struct{ Attempt uint64 }
@@ -134,6 +139,7 @@ func (BallotUnanswered) input()  {}
 func (ForkCommitted) input()     {}
 func (TokenAcquired) input()     {}
 func (DatabasePromoted) input()  {}
+func (Acknowledging) input()     {}
 func (LeadershipOffered) input() {}
 func (Failed) input()            {}
 func (EpochSeen) input()         {}

@@ -178,7 +178,11 @@ func (db *modelDB) write(value string) (protocol.Epoch, error) {
 	if copies < db.net.quorum() {
 		return p.Epoch, errors.New("no quorum of copies")
 	}
-	return p.Epoch, p.Guard.Check(p.Epoch)
+	if err := p.Guard.Check(p.Epoch); err != nil {
+		return p.Epoch, err
+	}
+	p.Acknowledging()
+	return p.Epoch, nil
 }
 
 // receive takes the primary's log if it is the one this node follows.

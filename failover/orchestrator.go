@@ -91,7 +91,11 @@ type Orchestrator struct {
 	// For the journal.
 	began    time.Time // the failover; zero: none
 	lastStep time.Time
+	open     account // of the failover that made this node primary
 }
+
+// account is what is kept of a failover until its database can acknowledge.
+type account struct{ began, lastStep time.Time }
 
 // NewOrchestrator returns the machine of a node that has just started, with
 // the floor its disk holds. The node is not primary of any epoch up to floor
@@ -111,7 +115,7 @@ func (o *Orchestrator) Step(now time.Time, in Input) Output {
 			o.loseLeadership()
 		}
 		if in.Leading {
-			o.gainLeadership(in.Term)
+			o.gainLeadership(in)
 		}
 	case EpochSeen:
 		o.epochSeen(in)
@@ -119,6 +123,8 @@ func (o *Orchestrator) Step(now time.Time, in Input) Output {
 		o.primaryKnown(in)
 	case PrimaryHealth:
 		o.primaryHealth(in)
+	case Acknowledging:
+		o.acknowledging(in.Epoch)
 	case HandOver:
 		if o.phase == primary && in.Epoch == o.epoch {
 			o.withdraw("handing over")
@@ -184,11 +190,11 @@ func (o *Orchestrator) answered(in Input) {
 	case ForkCommitted:
 		o.step("ForkCommitted", o.local, fmt.Sprintf("timeline %d begins behind %v", o.epoch, o.prepared.Position))
 		o.phase, o.why = acquiring, "acquiring the fencing token"
-		o.act(AcquireToken{Attempt: o.begin(), Epoch: o.epoch})
+		o.act(AcquireToken{Attempt: o.attempted(), Epoch: o.epoch})
 	case TokenAcquired:
 		o.emit(ElectionWon{Epoch: o.epoch}, "the fencing token is durable, the guard open")
 		o.phase, o.why, o.exposed = promoting, "the database is being promoted", true
-		o.act(Promote{Attempt: o.begin(), Epoch: o.epoch})
+		o.act(Promote{Attempt: o.attempted(), Epoch: o.epoch})
 	case DatabasePromoted:
 		o.promoted()
 	case LeadershipOffered:
@@ -196,18 +202,17 @@ func (o *Orchestrator) answered(in Input) {
 	}
 }
 
-func (o *Orchestrator) gainLeadership(term uint64) {
-	if o.began.IsZero() {
-		o.began, o.lastStep = o.now, o.now
-	}
+func (o *Orchestrator) gainLeadership(in LeadershipChanged) {
+	o.begin(in.Campaign.Heard)
 	o.epoch, o.failures, o.rounds = 0, 0, 0
 	o.helped, o.yielded = fencing.Outwait{}, false
 	o.phase = beginning
+	o.campaign(in.Campaign)
 	if o.followed.Node != protocol.NoNode && !o.lost {
 		o.lost = true
 		o.emit(PrimaryLost{Node: o.followed.Node, Epoch: o.followed.Epoch}, "Raft elected this node in its place")
 	}
-	o.emit(LeadershipGained{Term: term}, fmt.Sprintf("Raft elected this node in term %d", term))
+	o.emit(LeadershipGained{Term: in.Term}, fmt.Sprintf("Raft elected this node in term %d", in.Term))
 	if o.retired {
 		o.offer(protocol.NoNode, "this node is shutting down")
 		return

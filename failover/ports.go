@@ -76,6 +76,12 @@ type Promotion struct {
 	// counts, should it leave late.
 	Guard   *fencing.Guard
 	Lineage protocol.Lineage // of the new timeline; its last segment is Epoch's own
+
+	// Acknowledging may be called, by any goroutine and more than once, when the
+	// database could acknowledge for the first time in this epoch: when a record
+	// of the new timeline is on as many nodes as it takes. It never waits. The
+	// decision journal then accounts for a failover up to there.
+	Acknowledging func()
 }
 
 // Demotion tells a database that it is a replica, and of whom.

@@ -13,8 +13,8 @@ import (
 // lastEpoch is above every epoch that comes to pass.
 const lastEpoch protocol.Epoch = math.MaxUint64
 
-// begin numbers an action whose answer is waited for from now on.
-func (o *Orchestrator) begin() uint64 {
+// attempted numbers an action whose answer is waited for from now on.
+func (o *Orchestrator) attempted() uint64 {
 	o.attempt++
 	o.await = o.attempt
 	return o.attempt
@@ -22,7 +22,7 @@ func (o *Orchestrator) begin() uint64 {
 
 func (o *Orchestrator) commitNoop() {
 	o.phase, o.why = beginning, "waiting for a quorum to commit the leader's first entry"
-	o.act(CommitNoop{Attempt: o.begin()})
+	o.act(CommitNoop{Attempt: o.attempted()})
 }
 
 func (o *Orchestrator) epochBegun(in EpochBegun) {
@@ -51,11 +51,14 @@ func (o *Orchestrator) prepare() {
 	if o.held {
 		o.demote(PrimaryKnown{Epoch: o.epoch})
 	}
-	o.act(Prepare{Attempt: o.begin(), Epoch: o.epoch})
+	o.act(Prepare{Attempt: o.attempted(), Epoch: o.epoch})
 }
 
 func (o *Orchestrator) openBallot(in Prepared) {
 	o.prepared = in
+	if !in.Durable.IsZero() {
+		o.emitAt(in.Durable, Step{What: "FloorDurable", Epoch: o.epoch, Node: o.local}, "this node's own promise is on disk")
+	}
 	o.floor = max(o.floor, o.epoch)
 	o.helped.Answer(o.now, o.local, in.Age)
 	if in.Earlier == o.local {
@@ -232,7 +235,7 @@ func (o *Orchestrator) judge() {
 
 func (o *Orchestrator) commitFork() {
 	o.phase, o.why = forking, "committing the promotion to the timeline history"
-	o.act(CommitFork{Attempt: o.begin(), Fork: protocol.Fork{Epoch: o.epoch, NodeID: o.local,
+	o.act(CommitFork{Attempt: o.attempted(), Fork: protocol.Fork{Epoch: o.epoch, NodeID: o.local,
 		Parent: o.prepared.Position.Timeline, LSN: o.prepared.Position.LSN}})
 }
 
@@ -242,7 +245,7 @@ func (o *Orchestrator) promoted() {
 	o.thereIsAPrimary()
 	o.cooling = time.Time{}
 	o.emit(PromotionComplete{Epoch: o.epoch}, "")
-	o.began = time.Time{}
+	o.open, o.began = account{o.began, o.lastStep}, time.Time{}
 	var messages []protocol.DirectedMessage
 	for _, id := range o.prepared.Voters {
 		if id != o.local {
@@ -315,7 +318,7 @@ func (o *Orchestrator) offer(to protocol.NodeID, why string) {
 		o.closeGuard(o.epoch+1, why)
 	}
 	o.phase, o.why = offering, why
-	o.act(OfferLeadership{Attempt: o.begin(), To: to})
+	o.act(OfferLeadership{Attempt: o.attempted(), To: to})
 }
 
 // offerFailed goes on when nobody took over. A node that may be primary makes
@@ -361,7 +364,7 @@ func (o *Orchestrator) newTerm() {
 	}
 	o.phase, o.why = offering, fmt.Sprintf("epoch %d is spent; standing again in the next term", o.epoch)
 	o.step("NewTermAsked", o.local, "")
-	o.act(NewTerm{Attempt: o.begin()})
+	o.act(NewTerm{Attempt: o.attempted()})
 }
 
 // rest waits for d, and then goes on with next.
@@ -392,19 +395,6 @@ func (o *Orchestrator) closeGuard(below protocol.Epoch, cause string) {
 func (o *Orchestrator) demote(to PrimaryKnown) {
 	o.followed, o.exposed, o.held = to, false, false
 	o.act(Demote{Epoch: to.Epoch, Primary: to.Node, Address: to.Address})
-}
-
-func (o *Orchestrator) step(what string, node protocol.NodeID, detail string) {
-	o.emit(Step{What: what, Epoch: o.epoch, Node: node}, detail)
-}
-
-func (o *Orchestrator) emit(ev Event, detail string) {
-	e := Emit{Event: ev, Detail: detail}
-	if !o.began.IsZero() {
-		e.Since, e.Step = o.now.Sub(o.began), o.now.Sub(o.lastStep)
-		o.lastStep = o.now
-	}
-	o.act(e)
 }
 
 // State returns where the node stands.

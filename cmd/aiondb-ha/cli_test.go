@@ -46,6 +46,7 @@ shard transfer 7 0 2 1
 shards
 shard assign 7 x 2
 node remove 1
+events --failover
 pause --reason maintenance_of_the_switch
 pause --node 2 --json
 resume --node 2

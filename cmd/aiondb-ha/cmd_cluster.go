@@ -41,7 +41,7 @@ func clusterCommands() []command {
 		},
 		{
 			name: "events", short: "what happened, step by step, and why", client: true, data: true,
-			long:     "The decision journal of one node: elections, promotions, refusals, with the time each\nstep took. With --json one object a line.",
+			long:     "The decision journal of one node: elections, promotions, refusals, with the time each\nstep took. --failover shows where the time of the last failover went. With --json one object a line.",
 			examples: []string{"aiondb-ha events --follow", "aiondb-ha events --json | jq 'select(.event == \"ElectionWon\")'"},
 			setup:    setupEvents,
 		},

@@ -31,13 +31,20 @@ const (
 func setupEvents(fs *flag.FlagSet) runner {
 	follow := fs.Bool("follow", false, "go on with what happens, until Ctrl-C")
 	after := fs.Uint64("after", 0, "only events with a number above `N`")
+	account := fs.Bool("failover", false, "where the time of the last failover went, of the node that took over")
 	return func(a *app, in *input) error {
 		c, err := a.client(in)
 		if err != nil {
 			return err
 		}
+		if *follow && *account {
+			return misused("--follow and --failover do not go together")
+		}
 		if *follow {
 			return a.follow(c, in, *after)
+		}
+		if *account {
+			return a.account(c, in)
 		}
 		var answer struct {
 			Events []json.RawMessage `json:"events"`
@@ -54,6 +61,41 @@ func setupEvents(fs *flag.FlagSet) runner {
 		return nil
 	}
 }
+
+// account shows the steps of the last failover and how long each took.
+func (a *app) account(c *client, in *input) error {
+	var answer struct {
+		Events []failover.Record `json:"events"`
+	}
+	if _, err := c.get(a.ctx, "/v1/events", url.Values{"follow": {"false"}}, &answer); err != nil {
+		return err
+	}
+	f, ok := failover.LastFailover(answer.Events)
+	if !ok {
+		return errors.New("this node has not taken over since its journal begins: ask the primary (aiondb-ha status says which it is)")
+	}
+	if in.json {
+		raw, err := json.Marshal(f)
+		if err != nil {
+			return err
+		}
+		return a.document(raw)
+	}
+	style := a.style()
+	tab := term.NewTable("AT", "STEP", "", "", "").Right(0, 1)
+	for _, r := range f.Steps {
+		bar := strings.Repeat("▇", int(r.StepMS/max(f.TotalMS, 1)*accountWidth+0.5))
+		tab.Row(fmt.Sprintf("%.1f ms", r.SinceMS), fmt.Sprintf("%.1f ms", r.StepMS), term.Safe(r.Event), style.Dim(bar), style.Dim(term.Safe(r.Detail)))
+	}
+	if err := tab.Write(a.stdout, style); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "\nepoch %d: %.1f ms since the primary before was last heard of\n", f.Epoch, f.TotalMS)
+	return err
+}
+
+// accountWidth is how many columns the longest step could take.
+const accountWidth = 24
 
 // event prints one record.
 func (a *app) event(in *input, raw []byte) error {

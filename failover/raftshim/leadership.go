@@ -43,6 +43,15 @@ func (c *changes) take() {
 	c.pending = append(c.pending[:0], c.pending[1:]...)
 }
 
+// change is what Raft has just told.
+func (c *Consensus) change(leading bool) failover.Leadership {
+	change := failover.Leadership{Leading: leading, Term: c.term()}
+	if c.raft.Load() != nil && leading {
+		change.Campaign = c.transport.candidacy.of(change.Term)
+	}
+	return change
+}
+
 // relay takes changes from Raft without ever keeping it waiting, and tells
 // them as fast as they are listened to.
 func (c *Consensus) relay() {
@@ -57,7 +66,7 @@ func (c *Consensus) relay() {
 		}
 		select {
 		case leading := <-c.notify:
-			queue.add(failover.Leadership{Leading: leading, Term: c.term()})
+			queue.add(c.change(leading))
 		case out <- next:
 			queue.take()
 		case <-c.done:

@@ -33,6 +33,7 @@ func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 	if err := t.Stalled(); err != nil {
 		return err
 	}
+	t.candidacy.stood(args.Term)
 	return t.Inner.RequestVote(id, target, args, resp)
 }
 
@@ -41,6 +42,7 @@ func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	if err := t.Stalled(); err != nil {
 		return err
 	}
+	t.candidacy.asked(args.Term)
 	answered := t.campaigns.ask(id, args)
 	err := t.Inner.RequestPreVote(id, target, args, resp)
 	answered(err == nil && resp.Granted)

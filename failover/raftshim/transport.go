@@ -48,6 +48,7 @@ type Transport struct {
 	Inner
 	*lease
 	campaigns     campaigns
+	candidacy     candidacy
 	writeInFlight func() time.Time
 	stallLimit    time.Duration
 

@@ -231,7 +231,7 @@ func fingerprint(o *failover.Orchestrator, now time.Time) string {
 	for i := range v.NumField() {
 		f, name := v.Field(i), v.Type().Field(i).Name
 		switch name {
-		case "now", "out", "timing", "attempt", "round", "why", "setback", "began", "lastStep", "rounds", "local":
+		case "now", "out", "timing", "attempt", "round", "why", "setback", "began", "lastStep", "open", "rounds", "local":
 			continue
 		case "await":
 			fmt.Fprintf(&b, "await=%t ", f.Uint() != 0)

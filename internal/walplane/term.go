@@ -34,6 +34,8 @@ type term struct {
 	ready chan struct{} // closed when the begin record is applied: reads are current from there on
 	idle  signal        // in-flight counts went down
 
+	acknowledging func() // told when a quorum has flushed something of this term; waits for nothing
+
 	ctx    context.Context // ends with the term; its cause says why
 	cancel context.CancelCauseFunc
 
@@ -72,6 +74,11 @@ func newTerm(db *DB, p failover.Promotion, begin protocol.LSN) *term {
 		ready:    make(chan struct{}),
 		acked:    make(map[protocol.NodeID]protocol.LSN),
 		sessions: make(map[protocol.NodeID]*session),
+
+		acknowledging: func() {},
+	}
+	if p.Acknowledging != nil {
+		t.acknowledging = p.Acknowledging
 	}
 	t.ctx, t.cancel = context.WithCancelCause(db.ctx)
 	return t
@@ -248,6 +255,7 @@ func (db *DB) advanceCommit(t *term) {
 	}
 	if c := min(quorumLSN(flushed, db.cfg.Voters), last.LSN); c >= t.begin {
 		db.learnCommit(c)
+		t.acknowledging()
 	}
 }
 
