@@ -55,9 +55,27 @@ tidy: ## fail if go.mod or go.sum is not tidy
 	$(GO) mod tidy -diff
 	cd bench && $(GO) mod tidy -diff
 
+MINUTES ?= 1
+PROFILE ?=
+TRIALS  = $(BIN) torture --minutes 60 --target primary --profile "$(PROFILE)"
+
+.PHONY: torture
+torture: build ## real nodes under every fault, MINUTES=1, with a verdict and a picture
+	@$(BIN) torture --minutes $(MINUTES) --report bin/torture.html
+
 .PHONY: failover-times
-failover-times: build ## run the demo 20 times and print the failover times
-	@sh tools/failover-times.sh $(BIN) 20
+failover-times: build ## what 50 kills, 50 switchovers and 50 clean ends of the primary cost
+	@$(TRIALS) --faults kill --steps 50
+	@$(TRIALS) --faults switchover --steps 50
+	@$(TRIALS) --faults terminate --steps 50
+
+.PHONY: pause-trials
+pause-trials: build ## the primary stopped 100 times for 0.1 to 20 s: does it speak when it must not?
+	@$(TRIALS) --faults pause --steps 100
+
+.PHONY: flap-test
+flap-test: build ## ten minutes with two busy processes a core: a change of the primary is a failure
+	@$(BIN) torture --faults calm --minutes 10 --busy $$(( 2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) ))
 
 .PHONY: bench
 bench: ## measure the store beside raft-wal and raft-boltdb, about a minute

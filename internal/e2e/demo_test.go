@@ -17,8 +17,9 @@ import (
 	"github.com/aiondb/aiondb-ha/internal/democluster"
 )
 
-// demo is a running `aiondb-ha demo` with a temporary directory of its own, by
-// which every process it has started can be told.
+// demo is a running `aiondb-ha demo`, or another command that runs a cluster,
+// with a temporary directory of its own, by which every process it has started
+// can be told.
 type demo struct {
 	cmd    *exec.Cmd
 	temp   string
@@ -28,8 +29,13 @@ type demo struct {
 
 func startDemo(t *testing.T, args ...string) *demo {
 	t.Helper()
-	d := &demo{temp: t.TempDir(), stderr: new(bytes.Buffer)}
-	d.cmd = exec.CommandContext(within(t, runTimeout), binary, append([]string{"demo"}, args...)...)
+	return startIn(t, t.TempDir(), append([]string{"demo"}, args...)...)
+}
+
+func startIn(t *testing.T, temp string, args ...string) *demo {
+	t.Helper()
+	d := &demo{temp: temp, stderr: new(bytes.Buffer)}
+	d.cmd = exec.CommandContext(within(t, runTimeout), binary, args...)
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+d.temp, "NO_COLOR=1")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell would start it
 	d.cmd.Stderr = d.stderr
