@@ -20,6 +20,7 @@ var layers = map[string][]string{
 	"health":             {"protocol"},
 	"election":           {"protocol"},
 	"fencing":            {"protocol"},
+	"fencing/leasefile":  {"protocol", "fencing", "internal/clock"},
 	"fsm/command":        {"protocol"},
 	"failover":           {"protocol", "health", "election", "fencing", "github.com/hashicorp/go-hclog"},
 	"fsm":                {"protocol", "fsm/command", "github.com/hashicorp/raft", "github.com/hashicorp/go-hclog"},
@@ -68,7 +69,7 @@ func TestSmallDependencies(t *testing.T) {
 	raft := []string{"github.com/hashicorp/raft", "github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics",
 		"github.com/hashicorp/go-msgpack", "github.com/hashicorp/go-immutable-radix", "github.com/hashicorp/golang-lru",
 		"github.com/fatih/color", "github.com/mattn", "golang.org/x/sys"}
-	for pkg, allowed := range map[string][]string{"fencing": nil, "protocol": nil, "election": nil, "health": nil, "fsm/command": nil, "logstore": raft, "jsonlstore": raft} {
+	for pkg, allowed := range map[string][]string{"fencing": nil, "fencing/leasefile": {"golang.org/x/sys"}, "protocol": nil, "election": nil, "health": nil, "fsm/command": nil, "logstore": raft, "jsonlstore": raft} {
 		for _, dep := range list(t, "-deps", "./"+pkg) {
 			if dep.Standard || strings.HasPrefix(dep.ImportPath, module) {
 				continue

@@ -41,22 +41,23 @@ const closedDeadline = math.MinInt64
 // after another rise. A guard that was closed in an epoch never opens in it
 // again (I5), even if it had not been open yet.
 type Guard struct {
-	clock func() time.Duration
-	quick QuickClock              // nil: clock is asked always
-	open  atomic.Pointer[opening] // nil while closed
+	clocks *Clocks
+	open   atomic.Pointer[opening] // nil while closed
 
 	mu     sync.Mutex     // Open, Close and their kin; held for a few instructions, never over I/O
 	closed protocol.Epoch // every epoch up to this one is closed for good
 	cause  error          // why, last
+
+	mirroring sync.Mutex // around mirror's use
+	mirror    Mirror     // nil: none
 }
 
 // opening is one stretch of one epoch. An opening of its own per epoch keeps a
 // Check of an old epoch from ever seeing the deadline of a newer one.
 type opening struct {
 	epoch    protocol.Epoch
-	deadline atomic.Int64            // on the guard's clock, ns; closedDeadline once closed
-	paired   atomic.Pointer[pairing] // newest; nil: the exact clock is asked
-	waiting  atomic.Int32            // callers in Wait
+	deadline atomic.Int64 // on the guard's clock, ns; closedDeadline once closed
+	waiting  atomic.Int32 // callers in Wait
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	renewed  chan struct{} // closed and replaced by an Extend somebody waits for; under Guard.mu
@@ -65,12 +66,49 @@ type opening struct {
 // NewGuard returns a closed guard. clock gives elapsed time since any fixed
 // moment and must also count the time the machine was suspended
 // (CLOCK_BOOTTIME on Linux): a guard that slept must wake up lapsed (I4).
-func NewGuard(clock func() time.Duration) *Guard { return &Guard{clock: clock} }
+func NewGuard(clock func() time.Duration) *Guard { return NewQuickGuard(clock, nil) }
 
 // NewQuickGuard returns a closed guard that answers by quick while that cannot
 // be wrong, and by clock otherwise: see QuickClock.
 func NewQuickGuard(clock func() time.Duration, quick QuickClock) *Guard {
-	return &Guard{clock: clock, quick: quick}
+	return &Guard{clocks: NewClocks(clock, quick)}
+}
+
+// Mirror shows a guard's standing to somebody who cannot ask it: another
+// process. See package leasefile.
+type Mirror interface {
+	// Publish shows that the node may speak as primary of epoch until deadline,
+	// on the guard's clock; epoch 0: of none. The deadline may be NoDeadline, and
+	// is 0 while a lease is not running yet. Calls come one at a time. It should
+	// not wait for anything: the guard's own callers wait for it.
+	Publish(epoch protocol.Epoch, deadline time.Duration)
+}
+
+// ShowTo has m published, now and after every change: what closes the guard
+// returns when m shows it. It is called once, before the guard is used.
+func (g *Guard) ShowTo(m Mirror) {
+	g.mirror = m
+	g.publish()
+}
+
+// publish shows how the guard stands now. Whoever changes something calls it
+// afterwards, so what is shown when it returns is at least as new as that.
+func (g *Guard) publish() {
+	if g.mirror == nil {
+		return
+	}
+	g.mirroring.Lock()
+	defer g.mirroring.Unlock()
+	o := g.open.Load()
+	if o == nil {
+		g.mirror.Publish(0, 0)
+		return
+	}
+	if deadline := o.deadline.Load(); deadline == closedDeadline {
+		g.mirror.Publish(0, 0)
+	} else {
+		g.mirror.Publish(o.epoch, time.Duration(max(deadline, 0)))
+	}
 }
 
 // Check returns nil if this node is primary of epoch at this moment, and
@@ -87,9 +125,7 @@ func (g *Guard) Check(epoch protocol.Epoch) error {
 		return nil
 	case deadline == closedDeadline:
 		return ErrNotPrimary
-	case g.quick != nil && o.paired.Load().before(g.quick, time.Duration(deadline)):
-		return nil
-	case int64(g.clock()) >= deadline:
+	case !g.clocks.Before(time.Duration(deadline)):
 		return ErrLeaseExpired
 	}
 	return nil
@@ -105,7 +141,7 @@ func (g *Guard) CheckUntil(epoch protocol.Epoch) (time.Duration, error) {
 	switch deadline := o.deadline.Load(); {
 	case deadline == closedDeadline:
 		return 0, ErrNotPrimary
-	case deadline != int64(NoDeadline) && int64(g.clock()) >= deadline:
+	case deadline != int64(NoDeadline) && int64(g.clocks.Now()) >= deadline:
 		return 0, ErrLeaseExpired
 	default:
 		return time.Duration(deadline), nil
@@ -113,7 +149,7 @@ func (g *Guard) CheckUntil(epoch protocol.Epoch) (time.Duration, error) {
 }
 
 // Now reads the guard's clock.
-func (g *Guard) Now() time.Duration { return g.clock() }
+func (g *Guard) Now() time.Duration { return g.clocks.Now() }
 
 // Open makes epoch the open one, with its lease not running yet: Check says
 // ErrLeaseExpired until the first Extend. It fails, wrapping ErrNotPrimary,
@@ -138,6 +174,7 @@ func (g *Guard) Open(epoch protocol.Epoch) error {
 	o.deadline.Store(closedDeadline + 1)
 	o.ctx, o.cancel = context.WithCancelCause(context.Background())
 	g.open.Store(o)
+	g.publish()
 	return nil
 }
 
@@ -149,9 +186,7 @@ func (g *Guard) Extend(epoch protocol.Epoch, deadline time.Duration) {
 	if o == nil || o.epoch != epoch {
 		return
 	}
-	if g.quick != nil && deadline != NoDeadline {
-		g.pair(o)
-	}
+	g.clocks.Renewed()
 	for {
 		old := o.deadline.Load()
 		if old == closedDeadline || old == int64(deadline) || old > int64(deadline) && old != int64(NoDeadline) {
@@ -161,6 +196,7 @@ func (g *Guard) Extend(epoch protocol.Epoch, deadline time.Duration) {
 			break
 		}
 	}
+	g.publish()
 	if o.waiting.Load() > 0 {
 		g.mu.Lock()
 		close(o.renewed)
@@ -205,6 +241,7 @@ func (g *Guard) closeThrough(epoch protocol.Epoch, cause error) {
 		g.closed, g.cause = epoch, cause
 	}
 	if o != nil {
+		g.publish()
 		o.cancel(closedError(o.epoch, cause))
 	}
 }

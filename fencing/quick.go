@@ -1,13 +1,16 @@
 package fencing
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // QuickClock reads, at about the same moment, the wall clock first and then a
 // monotonic clock that need not count the time the machine was suspended, each
 // from any fixed moment. It must be cheap. In Go it is time.Now, which asks no
 // system call for either; a clock that does count suspended time costs one.
 //
-// How a guard uses it: at each renewal of the lease it reads both and the exact
+// How it is used (Clocks): at each renewal of the lease it reads both and the exact
 // clock. From then on the two run side by side. A suspension moves the wall
 // clock and not the monotonic one, whoever sets the wall clock moves that one
 // alone, and slewing it, as NTP does, moves neither against the other. So as
@@ -40,22 +43,52 @@ type pairing struct {
 	exact           time.Duration // read last: never before the moment
 }
 
-// pair reads all clocks for o. When they cannot be read close enough together
-// the exact one will be asked.
-func (g *Guard) pair(o *opening) {
-	wall, monotonic := g.quick()
-	if p := o.paired.Load(); p != nil && p.holds(wall, monotonic) && monotonic-p.monotonic < pairEvery {
+// Clocks tells whether a deadline on the exact clock has passed: by a
+// QuickClock while that cannot be wrong, else by the exact clock. Its methods
+// are safe for concurrent use.
+type Clocks struct {
+	exact  func() time.Duration
+	quick  QuickClock              // nil: exact is asked always
+	paired atomic.Pointer[pairing] // newest; nil: exact is asked
+}
+
+// NewClocks returns the clocks of a lease. exact must also count suspended
+// time; quick may be nil.
+func NewClocks(exact func() time.Duration, quick QuickClock) *Clocks {
+	return &Clocks{exact: exact, quick: quick}
+}
+
+// Now reads the exact clock.
+func (c *Clocks) Now() time.Duration { return c.exact() }
+
+// Renewed is to be called with every renewal of a lease: it reads both clocks
+// together. When they cannot be read close enough the exact one will be asked.
+func (c *Clocks) Renewed() {
+	if c.quick == nil {
+		return
+	}
+	wall, monotonic := c.quick()
+	if p := c.paired.Load(); p != nil && p.holds(wall, monotonic) && monotonic-p.monotonic < pairEvery {
 		return
 	}
 	for range pairTries {
-		began := g.clock()
-		wall, monotonic := g.quick()
-		if exact := g.clock(); exact-began < QuickLimit {
-			o.paired.Store(&pairing{wall, monotonic, exact})
+		began := c.exact()
+		wall, monotonic := c.quick()
+		if exact := c.exact(); exact-began < QuickLimit {
+			c.paired.Store(&pairing{wall, monotonic, exact})
 			return
 		}
 	}
-	o.paired.Store(nil)
+	c.paired.Store(nil)
+}
+
+// Before reports whether the exact clock shows less than deadline, at some
+// moment after the call. It does not allocate.
+func (c *Clocks) Before(deadline time.Duration) bool {
+	if p := c.paired.Load(); p != nil && p.before(c.quick, deadline) {
+		return true
+	}
+	return c.exact() < deadline
 }
 
 // holds reports whether the difference of the clocks is still what it was.
@@ -72,9 +105,6 @@ func (p *pairing) holds(wall, monotonic time.Duration) bool {
 // readings. So s ≤ QuickLimit + l; and at the first reading, l earlier, the
 // exact clock showed at most QuickLimit more than is reckoned here.
 func (p *pairing) before(quick QuickClock, deadline time.Duration) bool {
-	if p == nil {
-		return false
-	}
 	wall, monotonic := quick()
 	return p.holds(wall, monotonic) && p.exact+(monotonic-p.monotonic)+QuickLimit < deadline
 }
