@@ -103,6 +103,13 @@ type Config struct {
 	// in the state directory.
 	FencingTokenPath string
 
+	// LeaseFile is a file in which the node shows its lease, for a database in
+	// another process: see package fencing/leasefile. It belongs into a file
+	// system in memory, such as /run; a path that is not absolute is in the state
+	// directory. To change it or take it away, end the database first. Default:
+	// none.
+	LeaseFile string
+
 	// Witness makes this node a voter without data: it takes part in elections
 	// and ballots and never becomes primary. It has no Database. See
 	// failover.Witness for what that means for acknowledgements.
@@ -159,6 +166,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.FencingTokenPath == "" && c.DataDir != "" {
 		c.FencingTokenPath = filepath.Join(c.StateDir(), "fencing.json")
+	}
+	if c.LeaseFile != "" && !filepath.IsAbs(c.LeaseFile) && c.DataDir != "" {
+		c.LeaseFile = filepath.Join(c.StateDir(), c.LeaseFile)
 	}
 	if c.Version == "" {
 		c.Version = "dev"

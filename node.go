@@ -14,6 +14,7 @@ import (
 	"github.com/aiondb/aiondb-ha/failover"
 	"github.com/aiondb/aiondb-ha/failover/raftshim"
 	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/fencing/leasefile"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/gossip"
 	"github.com/aiondb/aiondb-ha/health"
@@ -68,6 +69,7 @@ type Node struct {
 	store     *jsonlstore.Store
 	probe     *diskProbe
 	writes    *writeTimer
+	leaseFile *leasefile.Writer // nil: none
 	consensus *raftshim.Consensus
 	lease     failover.Lease
 	fsm       *fsm.FSM
@@ -106,15 +108,16 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		return nil, errors.Join(errors.New("no database: give one, or set Witness"), p.Close())
 	}
 	n := &Node{
-		config:  p.config,
-		started: time.Now(),
-		mux:     p.mux,
-		access:  p.access,
-		store:   p.store,
-		writes:  p.writes,
-		floor:   p.floor,
-		guard:   fencing.NewQuickGuard(clock.Boot, clock.Quick),
-		db:      db,
+		config:    p.config,
+		started:   time.Now(),
+		mux:       p.mux,
+		access:    p.access,
+		store:     p.store,
+		writes:    p.writes,
+		floor:     p.floor,
+		leaseFile: p.leaseFile,
+		guard:     fencing.NewQuickGuard(clock.Boot, clock.Quick),
+		db:        db,
 
 		consensus: raftshim.NewConsensus(),
 		ready:     make(chan struct{}),
@@ -131,6 +134,9 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	n.fsm = fsm.New(log.Named("fsm"))
 	n.fsm.OnApply(n.replicated)
 	n.messenger = transport.NewMessenger(p.mux, n.config.NodeID, n.lookup, n.serveMessage, log.Named("messages"))
+	if n.leaseFile != nil {
+		n.guard.ShowTo(n.leaseFile)
+	}
 	n.startProbe(p.disk)
 	if err := n.startRaft(); err != nil {
 		return n, fmt.Errorf("starting raft: %w", err)
@@ -226,6 +232,9 @@ func (n *Node) close() error {
 		closers = append(closers, n.messenger)
 	}
 	closers = append(closers, n.mux)
+	if n.leaseFile != nil {
+		closers = append(closers, n.leaseFile)
+	}
 	if n.probe != nil {
 		closers = append(closers, n.probe)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/fencing/leasefile"
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/internal/vfs"
@@ -43,6 +44,8 @@ type Prepared struct {
 	writes *writeTimer
 	floor  *fencing.Floor
 	disk   vfs.FS // of the state directory
+
+	leaseFile *leasefile.Writer // nil: none
 }
 
 // Prepare checks cfg, takes the HA port, makes sure that the nodes already
@@ -75,7 +78,10 @@ func Prepare(ctx context.Context, cfg Config) (_ *Prepared, err error) {
 	if err := p.checkSecret(ctx); err != nil {
 		return p, err
 	}
-	return p, p.openState()
+	if err := p.openState(); err != nil {
+		return p, err
+	}
+	return p, p.showLease(ctx)
 }
 
 // checkSecret fails if nodes are running and every one of them has another
@@ -159,9 +165,43 @@ func (p *Prepared) DialData(ctx context.Context, addr string) (net.Conn, error) 
 	return p.mux.Dial(ctx, addr, transport.ALPNWAL)
 }
 
+// showLease opens the lease file, if one is wanted. From here on a database that
+// reads it, and may have been led by an earlier start of this node, is primary
+// of nothing; so this comes before anything is said to other nodes. If the file
+// is new, the database may be reading one that was removed: what that says is
+// waited for.
+func (p *Prepared) showLease(ctx context.Context) error {
+	if p.config.LeaseFile == "" {
+		return nil
+	}
+	lease := fencing.LeaseFor(p.config.HealthCheckTimeout)
+	w, fresh, err := leasefile.Create(p.config.LeaseFile, lease)
+	if err != nil {
+		return err
+	}
+	p.leaseFile = w
+	if w.OnDisk() {
+		p.config.Logger.Warn("the lease file is on a disk: when that hangs, so does the closing of the guard; choose a path in memory, such as /run", "file", p.config.LeaseFile)
+	}
+	if !fresh {
+		return nil
+	}
+	wait := time.NewTimer(fencing.OverAfter(lease))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Close gives up the port and the files of a Prepared that was not opened.
 func (p *Prepared) Close() error {
 	var errs []error
+	if p.leaseFile != nil {
+		errs = append(errs, p.leaseFile.Close())
+	}
 	if p.store != nil {
 		errs = append(errs, p.store.Close())
 	}

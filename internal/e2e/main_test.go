@@ -25,7 +25,14 @@ const logTail = 12000
 // runTimeout bounds a command that is expected to end by itself.
 const runTimeout = 90 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+// TestMain runs the tests, or, in a process that a test has started, the part
+// that process plays.
+func TestMain(m *testing.M) {
+	if path := os.Getenv(leaseReaderEnv); path != "" {
+		os.Exit(readLease(path))
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	// The race detector makes a process rest for a second at its end.

@@ -73,6 +73,7 @@ func Options() []Option {
 		{Name: "health-check-interval-ms", Value: "MS", Default: "50", Help: "how often a node looks at its database"},
 		{Name: "max-failover-lag", Value: "LSNS", Default: "0, no limit", Help: "a node further behind the primary than this is not promoted"},
 		{Name: "fencing-token-path", Value: "FILE", Default: "fencing.json in the state directory", Help: "file of the durable floor"},
+		{Name: "lease-file", Value: "FILE", Help: "show the lease to a database in another process; a path in memory, such as /run"},
 		{Name: "log-level", Value: "LEVEL", Default: "info", Help: "trace, debug, info, warn, error or off"},
 		{Name: "enabled", Value: "BOOL", Default: "true", Help: "false: refuse to serve"},
 	}

@@ -194,6 +194,7 @@ func (l *loader) node(c *ha.Config) {
 		l.faults.add("%s is not set: name the directory that holds this node's state", where)
 	}
 	c.FencingTokenPath, _ = l.setting("fencing-token-path")
+	c.LeaseFile, _ = l.setting("lease-file")
 	c.MaxFailoverLag, _ = l.number("max-failover-lag", 0, 1<<64-1)
 }
 

@@ -104,7 +104,7 @@ func TestEverythingSet(t *testing.T) {
 		"bind_addr": "0.0.0.0", "advertise_addr": "10.9.9.9:7700", "api_addr": ":8080", "api_token": "`+tokenA+` `+tokenB+`",
 		"api_read_token_file": "`+readToken+`", "api_require_token": true, "api_tls_cert": "/c.pem", "api_tls_key": "`+key+`", "data_addr": "10.0.0.3:0",
 		"election_timeout_ms": 900, "health_check_timeout_ms": 300, "health_check_interval_ms": 20,
-		"max_failover_lag": 18446744073709551615, "fencing_token_path": "/f/fencing.json", "log_level": "debug", "enabled": true}`)
+		"max_failover_lag": 18446744073709551615, "fencing_token_path": "/f/fencing.json", "lease_file": "/run/lease", "log_level": "debug", "enabled": true}`)
 	s, err := load(t, nil, "--config", config)
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +120,7 @@ func TestEverythingSet(t *testing.T) {
 			OtherSecrets:        []protocol.Secret{protocol.NewSecret(secretB)},
 			DataDir:             "/d",
 			FencingTokenPath:    "/f/fencing.json",
+			LeaseFile:           "/run/lease",
 			HealthCheckInterval: 20 * time.Millisecond,
 			HealthCheckTimeout:  300 * time.Millisecond,
 			ElectionTimeout:     900 * time.Millisecond,
