@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/fencing"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -22,7 +23,9 @@ type databaseWorker struct {
 	promotion *Promote // waiting, behind demotion
 	cancel    context.CancelCauseFunc
 
-	exposed bool // Promote was called and no Demote has succeeded since; run's own
+	// run's own:
+	exposed  bool    // Promote was called and no Demote has succeeded since
+	unraised *Demote // whose epoch is followed, and the floor could not be raised to it
 }
 
 var errOvertaken = errors.New("overtaken")
@@ -69,13 +72,19 @@ func (w *databaseWorker) take() (ctx context.Context, demotion *Demote, promotio
 
 func (w *databaseWorker) run() {
 	failures := 0
-	retry := time.NewTimer(time.Hour)
+	retry, raise := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
+	defer raise.Stop()
 	for {
+		if raise.Stop(); w.unraised != nil {
+			raise.Reset(w.d.timing.BackoffMax)
+		}
 		select {
 		case <-w.wake:
 		case <-retry.C:
+		case <-raise.C:
+			w.tryRaise()
 		case <-w.d.ctx.Done():
 			w.last()
 			return
@@ -160,6 +169,7 @@ func (w *databaseWorker) tryDemote(ctx context.Context, a Demote) error {
 	d := w.d
 	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 	defer cancel()
+	w.unraised = nil
 	demotion := Demotion{Epoch: a.Epoch}
 	if a.Primary != protocol.NoNode {
 		release, err := d.beginPromise(ctx)
@@ -179,7 +189,8 @@ func (w *databaseWorker) tryDemote(ctx context.Context, a Demote) error {
 		if a.Epoch > floor {
 			d.cfg.Guard.CloseBelow(a.Epoch, fmt.Errorf("epoch %d has begun", a.Epoch))
 			if _, _, err := d.promiseNow(ctx, a.Epoch, a.Primary); err != nil {
-				d.log.Warn("raise the floor to the epoch of the new primary", "epoch", a.Epoch, "error", err)
+				d.log.Warn("raise the floor to the epoch of the new primary; trying again", "epoch", a.Epoch, "error", err)
+				w.unraised = &a
 			}
 		}
 	}
@@ -188,6 +199,36 @@ func (w *databaseWorker) tryDemote(ctx context.Context, a Demote) error {
 	}
 	w.exposed = false
 	return nil
+}
+
+// tryRaise raises the floor to the epoch that is followed, and fences the
+// database at it, when that has failed before: on a full disk, say. The primary
+// is followed all the same, which keeps this node of use; but as long as the
+// floor lags, a restart would let it take part in epochs that are over.
+func (w *databaseWorker) tryRaise() {
+	d, a := w.d, *w.unraised
+	ctx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	w.mu.Lock()
+	overtaken := w.demotion != nil || w.promotion != nil
+	w.cancel = cancel
+	w.mu.Unlock()
+	if overtaken {
+		return // what waits brings a floor of its own, or comes back here
+	}
+	bounded, stop := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
+	defer stop()
+	_, _, err := d.promise(bounded, a.Epoch, a.Primary)
+	switch {
+	case err == nil:
+		w.unraised = nil
+		d.log.Info("raised the floor to the epoch of the primary at last", "epoch", a.Epoch)
+	case errors.Is(err, fencing.ErrStaleEpoch): // it has risen above that
+		w.unraised = nil
+	case errors.Is(err, fencing.ErrFloorFailed):
+		w.unraised = nil
+		d.log.Error("the floor cannot be raised any more", "epoch", a.Epoch, "error", err)
+	}
 }
 
 // last leaves the database a replica when the driver closes.
