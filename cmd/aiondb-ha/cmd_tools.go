@@ -58,19 +58,21 @@ func (a *app) deriveToken(admin, read, ca bool, out string) error {
 	if admin && (read || ca) || read && ca {
 		return misused("--api, --api-read and --api-ca: one at a time")
 	}
-	secret := a.clusterSecret(authTokenEnv)
-	if secret.Len() == 0 {
+	secrets := a.clusterSecrets()
+	if len(secrets) == 0 {
 		return fmt.Errorf("no cluster secret: set %s to its file, one that this user can read and not everybody can", authTokenEnv+fileSuffix)
 	}
 	var text string
 	if ca {
-		authority, err := httpapi.NewAuthority(secret.Bytes())
-		if err != nil {
-			return err
+		for _, secret := range secrets { // during a rotation clients trust all of them
+			authority, err := httpapi.NewAuthority(secret.Bytes())
+			if err != nil {
+				return err
+			}
+			text += string(authority.PEM())
 		}
-		text = string(authority.PEM())
 	} else {
-		token, readToken := httpapi.DeriveTokens(secret.Bytes())
+		token, readToken := httpapi.DeriveTokens(secrets[0].Bytes())
 		if read {
 			token = readToken
 		}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/aiondb/aiondb-ha/internal/httpapi"
@@ -26,7 +27,6 @@ const (
 	apiCertEnv      = "AIONDB_HA_API_TLS_CERT"
 	apiCAEnv        = "AIONDB_HA_API_CA"
 	authTokenEnv    = "AIONDB_HA_AUTH_TOKEN"
-	authOldTokenEnv = "AIONDB_HA_AUTH_TOKEN_OLD"
 	fileSuffix      = "_FILE"
 )
 
@@ -54,7 +54,7 @@ func (a *app) bearer(in *input, base *url.URL) (protocol.Secret, error) {
 	case !private:
 		return protocol.Secret{}, nil
 	}
-	if secret := a.clusterSecret(authTokenEnv); secret.Len() > 0 {
+	for _, secret := range a.clusterSecrets() {
 		admin, _ := httpapi.DeriveTokens(secret.Bytes())
 		return admin, nil
 	}
@@ -91,18 +91,35 @@ func (a *app) givenToken(in *input) (token protocol.Secret, from string, err err
 	return token, "", nil
 }
 
-// clusterSecret returns a cluster secret of the environment if there is one and
-// this user may read it.
-func (a *app) clusterSecret(name string) protocol.Secret {
-	if text := strings.TrimSpace(a.getenv(name)); len(text) >= protocol.MinSecretLen {
-		return protocol.NewSecret(text)
-	}
-	if path := a.getenv(name + fileSuffix); path != "" {
-		if secret, err := settings.ReadToken(path); err == nil && secret.Len() >= protocol.MinSecretLen {
-			return secret
+// clusterSecrets returns the cluster secrets of the environment that this user
+// may read: the one in use, and those of a rotation.
+func (a *app) clusterSecrets() (list []protocol.Secret) {
+	add := func(s protocol.Secret) {
+		if s.Len() >= protocol.MinSecretLen && !slices.ContainsFunc(list, s.Equal) {
+			list = append(list, s)
 		}
 	}
-	return protocol.Secret{}
+	main := a.getenv(authTokenEnv + fileSuffix)
+	for _, which := range []string{"", "NEXT", "PREVIOUS"} {
+		name, path := authTokenEnv, ""
+		if which != "" {
+			name += "_" + which
+			if main != "" {
+				path = main + "." + strings.ToLower(which)
+			}
+		}
+		if set := a.getenv(name + fileSuffix); set != "" {
+			path = set
+		}
+		if text := strings.TrimSpace(a.getenv(name)); text != "" {
+			add(protocol.NewSecret(text))
+		} else if path != "" {
+			if secret, err := settings.ReadSecret(path); err == nil {
+				add(secret)
+			}
+		}
+	}
+	return list
 }
 
 // trust returns how the certificate of an API is checked: by the file that was
@@ -128,14 +145,12 @@ func (a *app) trust(in *input) (*tls.Config, error) {
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	for _, name := range []string{authTokenEnv, authOldTokenEnv} {
-		if secret := a.clusterSecret(name); secret.Len() > 0 {
-			authority, err := httpapi.NewAuthority(secret.Bytes())
-			if err != nil {
-				return nil, err
-			}
-			pool.AddCert(authority.Certificate())
+	for _, secret := range a.clusterSecrets() {
+		authority, err := httpapi.NewAuthority(secret.Bytes())
+		if err != nil {
+			return nil, err
 		}
+		pool.AddCert(authority.Certificate())
 	}
 	conf.RootCAs = pool
 	return conf, nil

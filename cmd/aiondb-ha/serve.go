@@ -140,8 +140,8 @@ func (a *app) serve(s settings.Settings, load func() (settings.Settings, error))
 		return errors.Join(err, srv.abandon())
 	}
 	srv.serveHTTP()
-	tokens := srv.forget()
-	srv.tasks.Go(func() { srv.follow(ctx, tokens, load) })
+	secret, tokens := srv.forget()
+	srv.tasks.Go(func() { srv.follow(ctx, secret, tokens, load) })
 	if a.getenv(exitEnv) == "1" {
 		go func() {
 			_, _ = io.Copy(io.Discard, a.stdin)
@@ -317,12 +317,19 @@ func (s *server) certificates() (*httpapi.Certificates, error) {
 	if s.settings.APICert != "" {
 		return httpapi.FromFiles(s.settings.APICert, s.settings.APIKey, log)
 	}
-	authority, err := httpapi.NewAuthority(s.settings.Node.Secret.Bytes())
+	authority, err := s.authority(s.settings.Node.Secret)
 	if err != nil {
 		return nil, err
 	}
-	log.Info("the API makes its own certificate: clients trust it by its authority (aiondb-ha token --api-ca)", "authority_sha256", httpapi.Fingerprint(authority.Certificate()))
 	return httpapi.SelfMade(authority, s.hosts(), log)
+}
+
+func (s *server) authority(secret ha.Secret) (*httpapi.Authority, error) {
+	authority, err := httpapi.NewAuthority(secret.Bytes())
+	if err == nil {
+		s.log.Named("api").Info("the API makes its own certificate: clients trust it by its authority (aiondb-ha token --api-ca)", "authority_sha256", httpapi.Fingerprint(authority.Certificate()))
+	}
+	return authority, err
 }
 
 // hosts returns the names and addresses that clients may know the API by.
@@ -358,17 +365,18 @@ func (s *server) listensEverywhere() bool {
 	return err == nil && ip != nil && ip.IsUnspecified()
 }
 
-// forget drops the secrets, which are needed no more, and returns the tokens.
-func (s *server) forget() ha.APITokens {
-	tokens := s.settings.Node.API
+// forget drops the secrets, which are needed no more, and returns what follow
+// compares with.
+func (s *server) forget() (ha.Secret, ha.APITokens) {
+	secret, tokens := s.settings.Node.Secret, s.settings.Node.API
 	n := &s.settings.Node
 	n.Secret, n.OtherSecrets, n.Key, n.API = ha.Secret{}, nil, ha.Secret{}, ha.APITokens{}
-	return tokens
+	return secret, tokens
 }
 
-// follow takes over API tokens that have changed where they are set, until ctx
-// ends.
-func (s *server) follow(ctx context.Context, tokens ha.APITokens, load func() (settings.Settings, error)) {
+// follow takes over API tokens that have changed where they are set, and another
+// secret for the certificate that the node makes itself, until ctx ends.
+func (s *server) follow(ctx context.Context, secret ha.Secret, tokens ha.APITokens, load func() (settings.Settings, error)) {
 	tick := time.NewTicker(reloadEvery)
 	defer tick.Stop()
 	said := ""
@@ -383,6 +391,15 @@ func (s *server) follow(ctx context.Context, tokens ha.APITokens, load func() (s
 			if err = s.node.SetAPITokens(now.Node.API); err == nil {
 				tokens = now.Node.API
 				s.log.Info("the API tokens have changed", "admin", len(tokens.Admin), "read", len(tokens.Read))
+			}
+		}
+		if err == nil && s.certs != nil && s.settings.APICert == "" && !now.Node.Secret.Equal(secret) {
+			var authority *httpapi.Authority
+			if authority, err = s.authority(now.Node.Secret); err == nil {
+				err = s.certs.SetAuthority(authority)
+			}
+			if err == nil {
+				secret = now.Node.Secret
 			}
 		}
 		switch {

@@ -149,27 +149,40 @@ func (a *Authority) leaf(hosts []string, now time.Time) (*tls.Certificate, error
 // Certificates hands out the certificate that an API presents. It is safe for
 // concurrent use.
 type Certificates struct {
-	now  func() time.Time
-	log  hclog.Logger
-	make func(now time.Time) (*tls.Certificate, error) // nil: from files
+	now   func() time.Time
+	log   hclog.Logger
+	hosts []string // of a certificate that the node makes itself
 
 	certFile, keyFile string
 
-	mu      sync.Mutex
-	current *tls.Certificate
-	checked time.Time // when the files were last looked at
-	read    [2][]byte // what stood in them then: certificate, key's digest
-	failure string    // what was last said of them
-	warned  time.Time // when it was last said that the certificate ends soon
+	mu        sync.Mutex
+	authority *Authority // nil: from files
+	current   *tls.Certificate
+	checked   time.Time // when the files were last looked at
+	read      [2][]byte // what stood in them then: certificate, key's digest
+	failure   string    // what was last said of them
+	warned    time.Time // when it was last said that the certificate ends soon
 }
 
 // SelfMade returns certificates for hosts that the node makes itself, signed by
 // authority, and renews in time.
 func SelfMade(authority *Authority, hosts []string, logger hclog.Logger) (*Certificates, error) {
-	c := &Certificates{now: time.Now, log: logger, make: func(now time.Time) (*tls.Certificate, error) {
-		return authority.leaf(hosts, now)
-	}}
-	return c, c.renew()
+	c := &Certificates{now: time.Now, log: logger, hosts: hosts}
+	return c, c.SetAuthority(authority)
+}
+
+// SetAuthority makes a certificate signed by another authority, of certificates
+// by SelfMade.
+func (c *Certificates) SetAuthority(authority *Authority) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.authority
+	c.authority = authority
+	err := c.renew()
+	if err != nil {
+		c.authority = before
+	}
+	return err
 }
 
 // FromFiles returns the certificate of two PEM files: the certificate with those
@@ -186,7 +199,7 @@ func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var err error
-	if c.make != nil {
+	if c.authority != nil {
 		if c.current.Leaf.NotAfter.Sub(c.now()) < leafLifetime/3 {
 			err = c.renew()
 		}
@@ -211,7 +224,7 @@ func (c *Certificates) Expires() time.Time {
 }
 
 func (c *Certificates) renew() error {
-	cert, err := c.make(c.now())
+	cert, err := c.authority.leaf(c.hosts, c.now())
 	if err != nil {
 		return fmt.Errorf("make a certificate for the API: %w", err)
 	}

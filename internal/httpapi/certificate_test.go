@@ -96,6 +96,13 @@ func TestSelfMadeIsRenewed(t *testing.T) {
 	if second := get(); second == first || second.Leaf.NotAfter.Before(now.Add(leafLifetime-time.Minute)) || second.Leaf.SerialNumber.Cmp(first.Leaf.SerialNumber) == 0 {
 		t.Error("not renewed")
 	}
+	other, err := NewAuthority([]byte(cluster + "2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetAuthority(other); err != nil || get().Leaf.CheckSignatureFrom(other.Certificate()) != nil {
+		t.Errorf("another authority did not sign: %v", err)
+	}
 	if !c.Expires().After(now) {
 		t.Errorf("expires %s", c.Expires())
 	}

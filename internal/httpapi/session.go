@@ -22,10 +22,8 @@ func (a *api) sessionBegin(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Token string `json:"token"`
 	}
-	if err := readJSON(w, r, &body); err != nil {
-		return err
-	}
-	if body.Token == "" {
+	if readJSON(w, r, &body) != nil || body.Token == "" {
+		// The reason would repeat a part of the body, which is most likely a token.
 		return badRequest(`want {"token": "..."}`)
 	}
 	c := a.guard.access.token(body.Token)

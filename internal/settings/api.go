@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 
@@ -86,19 +87,24 @@ func flatten(err error) []error {
 	return []error{err}
 }
 
-// ReadToken reads what a client needs: the first token in a file, which no other
-// user of this machine may be able to read.
-func ReadToken(path string) (protocol.Secret, error) {
-	raw, err := readSmall(path)
-	if err == nil {
-		err = private(path)
-	}
+// ReadSecret reads a file that holds one secret and that not every user of this
+// machine can use, as Load does. Blanks around the secret do not count.
+func ReadSecret(path string) (protocol.Secret, error) {
+	raw, err := readSecret(path)
 	if err != nil {
 		return protocol.Secret{}, err
 	}
-	words := strings.Fields(string(raw))
-	if len(words) == 0 {
+	if raw = bytes.TrimSpace(raw); len(raw) == 0 {
 		return protocol.Secret{}, errors.New(path + " is empty")
 	}
-	return protocol.NewSecret(words[0]), nil
+	return protocol.NewSecret(raw), nil
+}
+
+// ReadToken reads what a client needs of a file of API tokens: the first.
+func ReadToken(path string) (protocol.Secret, error) {
+	all, err := ReadSecret(path)
+	if err != nil {
+		return protocol.Secret{}, err
+	}
+	return protocol.NewSecret(bytes.Fields(all.Bytes())[0]), nil
 }

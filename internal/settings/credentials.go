@@ -92,15 +92,11 @@ func (l *loader) secretText(name string) (value, bool) {
 		l.faults.add("%s and %s are both set: unset one", text.from, file.from)
 		return value{}, false
 	case haveFile && (!haveText || file.layer < text.layer):
-		raw, err := readSmall(file.text)
+		raw, err := readSecret(file.text)
 		if optional && (errors.Is(err, fs.ErrNotExist) || err == nil && len(strings.TrimSpace(string(raw))) == 0) {
 			return value{}, false
 		}
 		if err != nil {
-			l.faults.add("%s: the secret cannot be read: %v", file.from, err)
-			return value{}, false
-		}
-		if err := private(file.text); err != nil {
 			l.faults.add("%s: %v", file.from, err)
 			return value{}, false
 		}

@@ -221,7 +221,7 @@ func TestFaults(t *testing.T) {
 		{"short next token", []string{"AUTH_TOKEN_NEXT", "geheim"}, nil, []string{"AIONDB_HA_AUTH_TOKEN_NEXT: the secret has 6 bytes"}},
 		{"token and file", []string{"AUTH_TOKEN_FILE", world}, nil, []string{"AIONDB_HA_AUTH_TOKEN and AIONDB_HA_AUTH_TOKEN_FILE are both set: unset one"}},
 		{"token file for all", nil, []string{"--auth-token-file", world}, []string{"--auth-token-file: every user of this machine may use"}},
-		{"token file missing", nil, []string{"--auth-token-file", filepath.Join(dir, "none")}, []string{"--auth-token-file: the secret cannot be read"}},
+		{"token file missing", nil, []string{"--auth-token-file", filepath.Join(dir, "none")}, []string{"--auth-token-file: there is no such file that can be read (no such file or directory)"}},
 		{"token file a directory", nil, []string{"--auth-token-file", dir}, []string{"is not a regular file"}},
 		{"config for all, with a secret", []string{"AUTH_TOKEN", "", "CONFIG", worldConfig}, nil, []string{"holds a secret: every user"}},
 		{"no port", []string{"PORT", "70000"}, nil, []string{`AIONDB_HA_PORT: "70000" is not a whole number from 1 to 65535`}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -195,6 +196,21 @@ func readSmall(path string) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(f, maxFileLen+1))
 	if err == nil && len(raw) > maxFileLen {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxFileLen)
+	}
+	return raw, err
+}
+
+// readSecret reads a file that holds a secret, which not every user of the
+// machine may. The error does not name a file that is not there: it may be the
+// secret itself, given in the place of its file.
+func readSecret(path string) ([]byte, error) {
+	raw, err := readSmall(path)
+	var missing *fs.PathError
+	if errors.As(err, &missing) {
+		return nil, fmt.Errorf("there is no such file that can be read (%w): give the name of the file", missing.Err)
+	}
+	if err == nil {
+		err = private(path)
 	}
 	return raw, err
 }
