@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ type Inner interface {
 //   - It keeps the lease: when each AppendEntries was sent that succeeded, and
 //     when this node last let one succeed. After Bar(E) it lets none of a term
 //     below E succeed, nor an InstallSnapshot.
+//   - A snapshot that is older than what this node has committed is not
+//     installed (see overtook).
 //   - Of two followers that ask each other for a pre-vote at the same moment,
 //     one stands back (see campaigns).
 //   - It stands still while the disk does: past a limit no AppendEntries goes
@@ -137,7 +140,11 @@ func (t *Transport) pass(rpc raft.RPC) bool {
 		refused = t.barredFor(epoch)
 	case *raft.InstallSnapshotRequest:
 		epoch = protocol.Epoch(command.Term)
-		refused = t.barredFor(epoch)
+		if refused = t.barredFor(epoch); refused == nil && t.overtook(command) {
+			_, _ = io.Copy(io.Discard, rpc.Reader) // the connection goes on behind it
+			return t.reply(rpc, t.let(epoch, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: command.Term, Success: true}}))
+		}
 	case *raft.RequestPreVoteRequest:
 		if !t.campaigns.goesFirst(t.local, command) {
 			return t.hand(rpc)
@@ -182,6 +189,15 @@ func (t *Transport) reply(rpc raft.RPC, answer raft.RPCResponse) bool {
 	case <-t.done:
 		return false
 	}
+}
+
+// overtook reports whether this node has committed what a snapshot holds. Such
+// a one was delayed or repeated on its way. hashicorp/raft would go back to it,
+// and delete the entries behind it that it has confirmed: it would then claim to
+// have what it has not, and stop with a panic when that is to be applied.
+func (t *Transport) overtook(command *raft.InstallSnapshotRequest) bool {
+	r := t.raft.Load()
+	return r != nil && command.Term >= r.CurrentTerm() && command.LastLogIndex <= max(r.CommitIndex(), r.AppliedIndex())
 }
 
 // fromLeader returns nil if a TimeoutNow comes from whom this node's Raft holds
