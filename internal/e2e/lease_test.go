@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -29,8 +31,8 @@ const (
 )
 
 // readLease acknowledges as fast as its pace allows, while the page says yes to
-// the epoch it names, and writes a line for each: the epoch, and the time before
-// it asked. A real database asks for the epoch it was promoted in.
+// the epoch it names, and writes a line for each: the epoch, and the times before
+// and after it asked. A real database asks for the epoch it was promoted in.
 func readLease(path string) int {
 	var page *leasefile.Page
 	for page == nil {
@@ -44,7 +46,7 @@ func readLease(path string) int {
 	for {
 		asked := clock.Boot()
 		if epoch, there := page.Epoch(); there && page.Check(epoch) == nil {
-			if _, err := fmt.Println(uint64(epoch), int64(asked)); err != nil {
+			if _, err := fmt.Println(uint64(epoch), int64(asked), int64(clock.Boot())); err != nil {
 				return 0
 			}
 		}
@@ -58,9 +60,11 @@ type leaseReader struct {
 	acks []leaseAck
 }
 
+// leaseAck is one acknowledgement. It was right at some moment between the two,
+// on clock.Boot.
 type leaseAck struct {
-	epoch protocol.Epoch
-	at    time.Duration // clock.Boot
+	epoch         protocol.Epoch
+	asked, answer time.Duration
 }
 
 func startLeaseReader(t *testing.T, path string) *leaseReader {
@@ -84,7 +88,7 @@ func startLeaseReader(t *testing.T, path string) *leaseReader {
 	reading.Go(func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var a leaseAck
-			if _, err := fmt.Sscan(lines.Text(), (*uint64)(&a.epoch), (*int64)(&a.at)); err != nil {
+			if _, err := fmt.Sscan(lines.Text(), (*uint64)(&a.epoch), (*int64)(&a.asked), (*int64)(&a.answer)); err != nil {
 				t.Errorf("%q: %v", lines.Text(), err)
 				return
 			}
@@ -101,19 +105,38 @@ func startLeaseReader(t *testing.T, path string) *leaseReader {
 	return r
 }
 
-// of returns the first and the last acknowledgement of epoch, and how many.
-func (r *leaseReader) of(epoch protocol.Epoch) (first, last time.Duration, n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, a := range r.acks {
-		if a.epoch == epoch {
-			if last = a.at; n == 0 {
-				first = a.at
+// leaseReaders are the databases of a cluster.
+type leaseReaders []*leaseReader
+
+// all returns every acknowledgement so far, by its time.
+func (rs leaseReaders) all() (acks []leaseAck) {
+	for _, r := range rs {
+		r.mu.Lock()
+		acks = append(acks, r.acks...)
+		r.mu.Unlock()
+	}
+	slices.SortStableFunc(acks, func(a, b leaseAck) int { return cmp.Compare(a.asked, b.asked) })
+	return acks
+}
+
+// since waits until something is asked at from or later, and acknowledged,
+// in an epoch above old, and returns the first such, and the last before it.
+func (rs leaseReaders) since(t *testing.T, from time.Duration, old protocol.Epoch) (first, last leaseAck) {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	for tick := time.Tick(5 * time.Millisecond); ; {
+		for _, a := range rs.all() {
+			if a.asked >= from && a.epoch > old {
+				return a, last
 			}
-			n++
+			last = a
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			t.Fatalf("nothing is acknowledged after epoch %d", old)
 		}
 	}
-	return first, last, n
 }
 
 // A database in a process of its own goes on acknowledging when its node is
@@ -132,50 +155,49 @@ func TestDatabaseOutlivesItsNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClusterWith(t, democluster.Config{Nodes: 3, Env: []string{"AIONDB_HA_LEASE_FILE=" + leaseName}})
-			readers := map[protocol.NodeID]*leaseReader{}
+			var readers leaseReaders
 			for _, n := range c.Nodes() {
-				readers[n.ID] = startLeaseReader(t, filepath.Join(n.StateDir(), leaseName))
+				readers = append(readers, startLeaseReader(t, filepath.Join(n.StateDir(), leaseName)))
 			}
 			if err := c.StartAll(); err != nil {
 				t.Fatal(err)
 			}
 			outlived := 0
 			for range rounds {
-				old := settle(t, c)
-				ctx := within(t, time.Minute)
-				await := func(what string, condition func() bool) {
-					t.Helper()
-					for tick := time.Tick(time.Millisecond); !condition(); {
-						select {
-						case <-tick:
-						case <-ctx.Done():
-							t.Fatalf("waited in vain: %s", what)
-						}
-					}
+				settle(t, c)
+				current, _ := readers.since(t, clock.Boot(), 0)
+				old, err := c.WaitPrimary(within(t, time.Minute), current.epoch-1)
+				if err != nil {
+					t.Fatal(err)
 				}
-				await("the primary's database acknowledges", func() bool { _, _, n := readers[old.NodeID].of(old.Epoch); return n > 100 })
 				if err := fault.do(c, old.NodeID); err != nil {
 					t.Fatal(err)
 				}
 				at := clock.Boot()
-				next, err := c.WaitPrimary(ctx, old.Epoch)
-				if err != nil {
-					t.Fatal(err)
-				}
-				await("the next primary's database acknowledges", func() bool { _, _, n := readers[next.NodeID].of(next.Epoch); return n > 100 })
+				first, last := readers.since(t, 0, old.Epoch)
 				if err := fault.undo(c, old.NodeID); err != nil {
 					t.Fatal(err)
 				}
-				settle(t, c)
-				_, last, _ := readers[old.NodeID].of(old.Epoch)
-				first, _, _ := readers[next.NodeID].of(next.Epoch)
-				if last >= first {
-					t.Errorf("epoch %d was acknowledged %v after the first of epoch %d", old.Epoch, last-first, next.Epoch)
-				}
-				if last > at {
+				settle(t, c) // a node that was stopped has had its chance to speak
+				t.Logf("%s: the old database went on for %v, the next one began after %v", name,
+					(last.asked - at).Round(time.Microsecond), (first.answer - at).Round(time.Microsecond))
+				if last.epoch == old.Epoch && last.asked > at {
 					outlived++
 				}
-				t.Logf("%s: the old database went on for %v, the next one began after %v", name, (last - at).Round(time.Microsecond), (first - at).Round(time.Microsecond))
+			}
+			lasts, firsts := map[protocol.Epoch]time.Duration{}, map[protocol.Epoch]time.Duration{}
+			for _, a := range readers.all() {
+				lasts[a.epoch] = max(lasts[a.epoch], a.asked)
+				if first, there := firsts[a.epoch]; !there || a.answer < first {
+					firsts[a.epoch] = a.answer
+				}
+			}
+			for older, last := range lasts {
+				for newer, first := range firsts {
+					if older < newer && last > first {
+						t.Errorf("epoch %d was acknowledged %v after epoch %d", older, last-first, newer)
+					}
+				}
 			}
 			if outlived == 0 {
 				t.Error("the database never outlived its node: nothing was tested")
