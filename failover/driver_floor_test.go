@@ -28,6 +28,12 @@ func (d *fullDisk) set(full bool, broken error) {
 	d.full, d.broken = full, broken
 }
 
+func (d *fullDisk) tried() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tries
+}
+
 func (d *fullDisk) Read(path string, _ int) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,10 +113,10 @@ func TestFloorIsRaisedWhenThereIsRoom(t *testing.T) {
 		disk.set(true, nil)
 		b.forked(protocol.Fork{Epoch: 5, NodeID: 3})
 		b.expect("demote 5, primary 3 \"db-3\", guard open false")
-		tries := disk.tries
+		tries := disk.tried()
 		time.Sleep(time.Minute)
 		b.expect() // the database is told nothing twice
-		if again := disk.tries - tries; again == 0 || again > int(time.Minute/DefaultBackoffMax) {
+		if again := disk.tried() - tries; again == 0 || again > int(time.Minute/DefaultBackoffMax) {
 			t.Errorf("%d tries in a minute on a full disk", again)
 		}
 		if b.floor.Current().Epoch != 3 {
@@ -122,10 +128,10 @@ func TestFloorIsRaisedWhenThereIsRoom(t *testing.T) {
 		if got := b.floor.Current(); got.Epoch != 5 || got.NodeID != 3 {
 			t.Errorf("floor %+v", got)
 		}
-		tries = disk.tries
+		tries = disk.tried()
 		time.Sleep(time.Minute)
 		b.expect()
-		if disk.tries != tries {
+		if disk.tried() != tries {
 			t.Error("raised, and tried again")
 		}
 	})
@@ -156,11 +162,11 @@ func TestFloorNeedNotBeRaised(t *testing.T) {
 				time.Sleep(time.Second)
 				end(b, disk)
 				b.taken()
-				tries := disk.tries
+				tries := disk.tried()
 				time.Sleep(time.Minute)
 				b.expect()
-				if disk.tries != tries {
-					t.Errorf("%d tries more", disk.tries-tries)
+				if disk.tried() != tries {
+					t.Errorf("%d tries more", disk.tried()-tries)
 				}
 			})
 		})

@@ -211,7 +211,16 @@ func (d *Driver) Resign(ctx context.Context) {
 	case d.cfg.Cluster.Rules().Paused:
 		d.log.Info("failover is paused: the primacy is not handed over")
 	default:
-		if err := d.Switchover(ctx, protocol.NoNode); err != nil && !errors.Is(err, ErrNotPrimary) {
+		handing, cancel := context.WithCancelCause(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			d.watchOthers(handing, cancel)
+		}()
+		err := d.Switchover(handing, protocol.NoNode)
+		cancel(nil)
+		<-watched
+		if err != nil && !errors.Is(err, ErrNotPrimary) {
 			d.log.Warn("hand over before shutting down", "error", err)
 		}
 	}
@@ -238,6 +247,23 @@ func (d *Driver) Resign(ctx context.Context) {
 // resignPoll is how often a node that is shutting down looks whether anybody is
 // left to lead.
 const resignPoll = 100 * time.Millisecond
+
+// watchOthers ends a handing over when nobody is left to take over.
+func (d *Driver) watchOthers(ctx context.Context, end context.CancelCauseFunc) {
+	ask := time.NewTicker(resignPoll)
+	defer ask.Stop()
+	for {
+		select {
+		case <-ask.C:
+			if !d.anybodyStays(ctx) {
+				end(errors.New("all the others are shutting down too"))
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // anybodyStays reports whether another voter answers that is not shutting down.
 func (d *Driver) anybodyStays(ctx context.Context) bool {

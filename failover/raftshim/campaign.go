@@ -15,6 +15,10 @@ import (
 // timeout. Here, of two whose questions cross, the one with the longer log, or
 // else the lower ID, does not grant: it stands, and the other votes for it.
 //
+// Who goes first waits for the answer to its own question before it refuses:
+// the other may have been asked a moment before it noticed itself, and have
+// said no, and then both would be left with nothing for an election timeout.
+//
 // A pre-vote binds nobody, so a wrong refusal costs time and nothing else; and
 // it ends with the own question: refused or lost, it stands in nobody's way.
 type campaigns struct {
@@ -26,7 +30,8 @@ type campaigns struct {
 // been answered yet.
 type question struct {
 	raft.RequestPreVoteRequest
-	at time.Time
+	at       time.Time
+	answered chan struct{} // closed then
 }
 
 // questionHolds is how long an unanswered question counts.
@@ -40,14 +45,28 @@ func (c *campaigns) ask(peer raft.ServerID, q *raft.RequestPreVoteRequest) (answ
 	if c.asked == nil {
 		c.asked = map[protocol.NodeID]question{}
 	}
-	c.asked[id] = question{*q, time.Now()}
+	settled := make(chan struct{})
+	c.asked[id] = question{*q, time.Now(), settled}
 	return func(granted bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		select {
+		case <-settled:
+		default:
+			close(settled)
+		}
 		if !granted && c.asked[id].Term == q.Term {
 			delete(c.asked, id)
 		}
 	}
+}
+
+// settled returns a channel that is closed when the own question to the peer that
+// asks q is answered; nil if none is under way.
+func (c *campaigns) settled(q *raft.RequestPreVoteRequest) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked[ParseServerID(raft.ServerID(q.ID))].answered
 }
 
 // goesFirst reports whether the node local stands before the peer that asks q.

@@ -54,8 +54,7 @@ func TestOneOfTwoCampaignsGoesFirst(t *testing.T) {
 	}
 }
 
-// The transport refuses for Raft while its own question is under way, and only
-// then.
+// The transport refuses for Raft if its own question is granted, and only then.
 func TestCrossingPreVotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trans, peer, addr := received(t, 0)
@@ -65,21 +64,65 @@ func TestCrossingPreVotes(t *testing.T) {
 			return &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(id)}, Term: 7, LastLogIndex: 1, LastLogTerm: 6}
 		}
 		asked := make(chan error)
-		go func() { asked <- trans.RequestPreVote("2", peerAddr, request("1"), &raft.RequestPreVoteResponse{}) }()
+		ask := func(from raft.WithPreVote, id string, at raft.ServerAddress, answer *raft.RequestPreVoteResponse) {
+			go func() {
+				asked <- from.RequestPreVote("2", at, request(id), answer)
+			}()
+		}
+		var mine, theirs raft.RequestPreVoteResponse
+
+		// The own question is refused: the other had not noticed yet. So it stands itself.
+		ask(trans, "1", peerAddr, &mine)
 		own := <-peer.Consumer()
-		var answer raft.RequestPreVoteResponse
-		if err := peer.RequestPreVote("1", addr, request("2"), &answer); err != nil || answer.Granted || answer.Term > 6 {
-			t.Errorf("while asking itself: %+v, %v", answer, err)
+		ask(peer, "2", addr, &theirs)
+		synctest.Wait()
+		select {
+		case <-trans.Consumer():
+			t.Fatal("Raft is given a question that crosses an own one")
+		case <-asked:
+			t.Fatal("answered before the own question was")
+		default:
 		}
-		own.Respond(&raft.RequestPreVoteResponse{Term: 6}, nil) // it had a leader then
-		if err := <-asked; err != nil {
-			t.Fatal(err)
-		}
-		go func() { asked <- peer.RequestPreVote("1", addr, request("2"), &answer) }()
+		own.Respond(&raft.RequestPreVoteResponse{Term: 6}, nil)
 		inRaft := <-trans.Consumer()
 		inRaft.Respond(&raft.RequestPreVoteResponse{Term: 6, Granted: true}, nil)
-		if err := <-asked; err != nil || !answer.Granted {
-			t.Errorf("after the own question was refused: %+v, %v", answer, err)
+		for range 2 {
+			if err := <-asked; err != nil {
+				t.Fatal(err)
+			}
 		}
+		if mine.Granted || !theirs.Granted {
+			t.Errorf("mine %+v, theirs %+v", mine, theirs)
+		}
+
+		// It is granted: the other is refused, and votes for this node.
+		mine, theirs = raft.RequestPreVoteResponse{}, raft.RequestPreVoteResponse{}
+		ask(trans, "1", peerAddr, &mine)
+		own = <-peer.Consumer()
+		ask(peer, "2", addr, &theirs)
+		synctest.Wait()
+		own.Respond(&raft.RequestPreVoteResponse{Term: 6, Granted: true}, nil)
+		for range 2 {
+			if err := <-asked; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !mine.Granted || theirs.Granted || theirs.Term > 6 {
+			t.Errorf("mine %+v, theirs %+v", mine, theirs)
+		}
+
+		// It is not answered at all: the other is not kept waiting for ever.
+		ask(trans, "1", peerAddr, &mine)
+		own = <-peer.Consumer()
+		began := time.Now()
+		ask(peer, "2", addr, &theirs)
+		inRaft = <-trans.Consumer()
+		inRaft.Respond(&raft.RequestPreVoteResponse{Term: 6, Granted: true}, nil)
+		if waited := time.Since(began); waited > 2*questionHolds {
+			t.Errorf("waited %v", waited)
+		}
+		own.Respond(&raft.RequestPreVoteResponse{Term: 6}, nil)
+		<-asked
+		<-asked
 	})
 }

@@ -55,11 +55,12 @@ type Transport struct {
 	writeInFlight func() time.Time
 	stallLimit    time.Duration
 
-	consumer chan raft.RPC
-	done     chan struct{}
-	once     sync.Once
-	pumped   chan struct{}
-	err      error
+	consumer  chan raft.RPC
+	done      chan struct{}
+	once      sync.Once
+	pumped    chan struct{}
+	crossings sync.WaitGroup // answers that are waited with
+	err       error
 }
 
 // StallLimit returns how long a write to disk may take before the disk
@@ -149,8 +150,8 @@ func (t *Transport) pass(rpc raft.RPC) bool {
 		if !t.campaigns.goesFirst(t.local, command) {
 			return t.hand(rpc)
 		}
-		return t.reply(rpc, raft.RPCResponse{Response: &raft.RequestPreVoteResponse{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: command.Term - 1}})
+		t.crossings.Go(func() { t.crossing(rpc, command) })
+		return true
 	case *raft.TimeoutNowRequest:
 		if refused = t.fromLeader(command); refused == nil {
 			return t.hand(rpc)
@@ -171,6 +172,27 @@ func (t *Transport) pass(rpc raft.RPC) bool {
 	case <-t.done:
 		return false
 	}
+}
+
+// crossing answers a pre-vote that crosses one of this node's own, when that is
+// answered, or has not been for too long.
+func (t *Transport) crossing(rpc raft.RPC, command *raft.RequestPreVoteRequest) {
+	limit := time.NewTimer(questionHolds)
+	defer limit.Stop()
+	select {
+	case <-t.campaigns.settled(command):
+	case <-limit.C:
+		t.hand(rpc)
+		return
+	case <-t.done:
+		return
+	}
+	if !t.campaigns.goesFirst(t.local, command) {
+		t.hand(rpc)
+		return
+	}
+	t.reply(rpc, raft.RPCResponse{Response: &raft.RequestPreVoteResponse{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: command.Term - 1}})
 }
 
 func (t *Transport) hand(rpc raft.RPC) bool {
@@ -241,6 +263,7 @@ func (t *Transport) Close() error {
 		close(t.done)
 		t.err = t.Inner.Close()
 		<-t.pumped
+		t.crossings.Wait()
 	})
 	return t.err
 }

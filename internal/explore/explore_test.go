@@ -139,7 +139,7 @@ var grudges = []Config{
 // TestSettlesWithTwo checks the same when one of the three has died for good:
 // the two that are left are a quorum, whatever has failed before (I6).
 func TestSettlesWithTwo(t *testing.T) {
-	walks := 150
+	walks := 60
 	if *deep > 0 {
 		walks = 20_000
 	}
@@ -155,7 +155,7 @@ func TestSettlesWithTwo(t *testing.T) {
 	t.Run("mutant", func(t *testing.T) {
 		c := grudges[0]
 		c.Broken.BegsInVain = true
-		if tried, v := settlesWithTwo(t, c, 10*walks); v == "" {
+		if tried, v := settlesWithTwo(t, c, 20*walks); v == "" {
 			t.Errorf("the mutant survives %d states", tried)
 		} else {
 			t.Log(v)

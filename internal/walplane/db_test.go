@@ -58,7 +58,7 @@ func TestNoQuorum(t *testing.T) {
 	g := cluster(t, 3)
 	g.put(1, "k", "v")
 	g.stop(2, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err := g.dbs[1].Put(ctx, "k", []byte("w"))
 	unknown := (*UnknownOutcomeError)(nil)
