@@ -64,7 +64,9 @@ type WriteWatcher interface {
 	// included, has been waiting for the disk; zero: none is. A node on which that
 	// is too long (raftshim.StallLimit) gives the primacy up, and does not stand
 	// for it. Only what no healthy disk takes so long for may count: leave out
-	// what runs in the background. It waits for nothing, and is asked often.
+	// what runs in the background. A primary whose writes fail, for want of room
+	// say, may tell that here: since when they have. It waits for nothing, and is
+	// asked often.
 	WriteInFlight() time.Time
 }
 

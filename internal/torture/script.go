@@ -73,7 +73,7 @@ func kinds() []kind {
 		{FaultPartial, needsNetwork, 3, 300 * time.Millisecond, 6 * time.Second, 0},
 		{FaultFlap, needsNetwork, 1, 50 * time.Millisecond, 700 * time.Millisecond, 8},
 		{FaultSlowNet, needsNetem, 2, time.Second, 8 * time.Second, 0},
-		{FaultDiskFull, needsDisk, 2, 300 * time.Millisecond, 5 * time.Second, 0},
+		{FaultDiskFull, needsDisk, 2, 300 * time.Millisecond, 12 * time.Second, 0},
 		{FaultSwitchover, needsNothing, 3, 0, 0, 0},
 		{FaultTerminate, needsNothing, 2, 0, time.Second, 0},
 		{FaultRestart, needsNothing, 2, 0, 500 * time.Millisecond, 0},

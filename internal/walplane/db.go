@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -104,6 +105,9 @@ type DB struct {
 	committed signal // the applier looks again
 
 	state state
+
+	broken atomic.Pointer[time.Time] // when the DB latched; nil: it has not
+	noRoom atomic.Pointer[time.Time] // since when this primary's writes have failed; set under mu; nil: they have not
 
 	mu       sync.Mutex
 	closed   bool
@@ -215,6 +219,8 @@ func (db *DB) fail(err error) {
 	db.mu.Lock()
 	first := db.failed == nil && !db.closed
 	if first {
+		now := time.Now()
+		db.broken.Store(&now)
 		db.failed = err
 		db.endTerm(err)
 		db.stopFollowing()
@@ -226,10 +232,15 @@ func (db *DB) fail(err error) {
 }
 
 // WriteInFlight implements failover.WriteWatcher: since when records have been
-// written and flushed, of which one batch is never much.
+// written and flushed, of which one batch is never much. A primary that cannot
+// write for want of room, and a database that has stopped for a failed disk,
+// have been at it since they first failed: they are of no more use as primary
+// than one whose disk hangs.
 func (db *DB) WriteInFlight() time.Time {
-	if since := db.wal.flight.Load(); since != nil {
-		return *since
+	for _, since := range []*time.Time{db.broken.Load(), db.noRoom.Load(), db.wal.flight.Load()} {
+		if since != nil {
+			return *since
+		}
 	}
 	return time.Time{}
 }

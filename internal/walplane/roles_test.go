@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -324,12 +325,76 @@ func TestFailedFlushStopsTheDatabase(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if db.WriteInFlight().IsZero() {
+		t.Error("nobody would see that it is of no use as a primary")
+	}
 	if s := db.Status(); s.Failed == "" || s.Role != protocol.RoleReplica {
 		t.Errorf("%+v", s)
 	}
 	g.stop(1)
 	g.start(1)
 	g.position(1)
+}
+
+// A primary without room on its disk says so until there is room again, also
+// when nobody writes, and no longer than it is primary.
+func TestFullDiskShows(t *testing.T) {
+	g := newGroup(t, 1)
+	var full atomic.Bool
+	g.tune = func(c *Config) {
+		d := realDisk
+		d.write = func(f *os.File, b []byte, off int64) (int, error) {
+			if full.Load() {
+				return 0, syscall.ENOSPC
+			}
+			return f.WriteAt(b, off)
+		}
+		c.disk = &d
+	}
+	g.start(1)
+	g.promote(1, 1)
+	db := g.dbs[1]
+	g.put(1, "k", "v")
+	shows := func(want bool) {
+		t.Helper()
+		for ctx, tick := g.ctx(), time.Tick(time.Millisecond); db.noRoom.Load() != nil != want; {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				t.Fatalf("without room since %v, want %v", db.WriteInFlight(), want)
+			}
+		}
+	}
+	shows(false)
+	full.Store(true)
+	if _, err := db.Put(g.ctx(), "k", []byte("w")); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	shows(true)
+	since := db.WriteInFlight()
+	if _, err := db.Put(g.ctx(), "k", []byte("w")); !errors.Is(err, syscall.ENOSPC) || !db.WriteInFlight().Equal(since) {
+		t.Errorf("%v; without room since %v, before since %v", err, db.WriteInFlight(), since)
+	}
+	full.Store(false)
+	shows(false)
+	before := g.position(1)
+	g.put(1, "k", "x")
+	if after := g.position(1); after.LSN != before.LSN+1 {
+		t.Errorf("from %v to %v with one write", before, after)
+	}
+	full.Store(true)
+	if _, err := db.Put(g.ctx(), "k", []byte("y")); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	shows(true)
+	g.must(db.Demote(g.ctx(), failover.Demotion{Epoch: 2}))
+	shows(false)
+	full.Store(false)
+	g.stop(1)
+	g.start(1)
+	if pos := g.position(1); pos.LSN != before.LSN+1 {
+		t.Errorf("at %v after a restart, want LSN %d", pos, before.LSN+1)
+	}
 }
 
 func TestLogFull(t *testing.T) {

@@ -91,6 +91,7 @@ func (db *DB) endTerm(cause error) {
 		return
 	}
 	db.term = nil
+	db.noRoom.Store(nil)
 	t.cancel(cause)
 	for _, s := range t.sessions {
 		hangUp(s.conn)
@@ -140,14 +141,25 @@ func (t *term) roomForMore() bool {
 }
 
 // collect waits for a write and returns it with those queued behind it, within
-// the bounds of a batch; nil when the term is over.
+// the bounds of a batch; nil when the term is over. While there is no room on
+// the disk it looks now and then whether there is some again.
 func (t *term) collect() []*write {
 	var batch []*write
-	select {
-	case w := <-t.queue:
-		batch = append(batch, w)
-	case <-t.ctx.Done():
-		return nil
+	var look <-chan time.Time
+	if t.db.noRoom.Load() != nil {
+		tick := time.NewTicker(roomInterval)
+		defer tick.Stop()
+		look = tick.C
+	}
+	for batch == nil {
+		select {
+		case w := <-t.queue:
+			batch = append(batch, w)
+		case <-look:
+			t.lookForRoom()
+		case <-t.ctx.Done():
+			return nil
+		}
 	}
 	for bytes := batch[0].rec.size(); len(batch) < maxBatchRecords && bytes < maxBatchBytes; {
 		select {
@@ -197,6 +209,7 @@ func (t *term) flush(batch []*write) {
 		return
 	}
 	err = db.writeLog(records)
+	t.noteRoom(err)
 	db.mu.Lock()
 	t.unflushed -= len(taken)
 	for _, w := range taken {
@@ -213,6 +226,41 @@ func (t *term) flush(batch []*write) {
 	db.mu.Unlock()
 	t.idle.broadcast()
 	db.flushed.broadcast()
+}
+
+// roomInterval is how often a primary whose disk is full looks for room while
+// nobody writes.
+const roomInterval = 100 * time.Millisecond
+
+// lookForRoom tries whether the log could be written to.
+func (t *term) lookForRoom() {
+	if t.db.append.lock(t.ctx) != nil {
+		return
+	}
+	defer t.db.append.unlock()
+	err := t.db.wal.tryRoom()
+	if errors.Is(err, ErrFailed) {
+		t.db.fail(err)
+	}
+	t.noteRoom(err)
+}
+
+// noteRoom notes whether a write of this term has failed.
+func (t *term) noteRoom(err error) {
+	if err == nil {
+		t.db.noRoom.Store(nil)
+		return
+	}
+	t.db.mu.Lock()
+	first := t.db.term == t && t.db.noRoom.Load() == nil
+	if first {
+		now := time.Now()
+		t.db.noRoom.Store(&now)
+	}
+	t.db.mu.Unlock()
+	if first {
+		t.db.log.Warn("cannot write to the log; the primacy is given up unless that ends soon", "error", err)
+	}
 }
 
 // refuse ends writes that are still queued with err; nothing was written.

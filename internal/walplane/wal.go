@@ -156,6 +156,29 @@ func (w *wal) append(records []record) error {
 	return nil
 }
 
+// roomBytes is how much tryRoom wants: a block.
+const roomBytes = 4 << 10
+
+// tryRoom tries whether there is room behind the log, and leaves the log as it
+// is. What a crash may leave of the trial is no record, and cut off by Open. The
+// caller holds the append lock.
+func (w *wal) tryRoom() error {
+	if _, err := w.position(); err != nil {
+		return err
+	}
+	now := time.Now()
+	w.flight.Store(&now)
+	defer w.flight.Store(nil)
+	off := w.end
+	_, err := w.disk.write(w.f, make([]byte, roomBytes), off)
+	if cutErr := w.f.Truncate(off); cutErr != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.fail("take back a trial write to", errors.Join(err, cutErr))
+	}
+	return err
+}
+
 // truncate cuts the log behind to, durably. Position and readers see the
 // shorter log before the disk does. The caller holds the append lock.
 func (w *wal) truncate(to protocol.LSN) error {
