@@ -197,6 +197,10 @@ func (d *Driver) askVoter(ctx context.Context, round uint64, m protocol.Directed
 	if !is || answer.VoterID != m.To {
 		return BallotUnanswered{Round: round, Node: m.To, Reason: fmt.Sprintf("answered with %T instead of a ballot of its own", reply)}
 	}
+	if err := d.credible(m.To, answer.Floor); err != nil { // the refusal of a voter that is of no use until it is mended
+		d.log.Error("a voter's floor cannot be right", "node", m.To, "error", err)
+		return BallotUnanswered{Round: round, Node: m.To, Reason: err.Error()}
+	}
 	return BallotAnswered{Round: round, Answer: answer}
 }
 

@@ -18,6 +18,9 @@ func (d *Driver) HandleMessage(ctx context.Context, from protocol.NodeID, m prot
 	if d.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	if err := d.credible(from, epochOf(m)); err != nil {
+		return nil, err
+	}
 	switch m := m.(type) {
 	case protocol.BallotRequest:
 		return d.vote(ctx, from, m)
@@ -54,6 +57,37 @@ func (d *Driver) HandleMessage(ctx context.Context, from protocol.NodeID, m prot
 		return d.ack(), nil
 	}
 	return nil, fmt.Errorf("failover does not answer %T", m)
+}
+
+// maxEpochLead is how far an epoch that another node tells of may be above the
+// Raft term that this node knows. An epoch is a term that somebody was elected
+// in, and a node that is behind hears of it from Raft before long, for the leader
+// of that term replicates to it: a message that is refused until then comes
+// again. Even a node cut off cannot be this far behind: with pre-votes no term
+// begins without a quorum, and so many elections take hours.
+const maxEpochLead = 1 << 20
+
+// credible returns an error wrapping ErrIncredibleEpoch if epoch can be no term
+// of this cluster's Raft. A promise cannot be taken back: one wrong message would
+// leave this node, or all of them, without a primary for good.
+func (d *Driver) credible(from protocol.NodeID, epoch protocol.Epoch) error {
+	if _, term := d.cfg.Raft.Leader(); uint64(epoch) > term && uint64(epoch)-term > maxEpochLead {
+		return fmt.Errorf("%w: node %d speaks of epoch %d, Raft is in term %d", ErrIncredibleEpoch, from, epoch, term)
+	}
+	return nil
+}
+
+// epochOf returns the epoch in which m binds whoever takes it; 0: in none.
+func epochOf(m protocol.Message) protocol.Epoch {
+	switch m := m.(type) {
+	case protocol.BallotRequest:
+		return m.Epoch
+	case protocol.PromoteNotify:
+		return m.Epoch
+	case protocol.DemoteRequest:
+		return m.Epoch
+	}
+	return 0
 }
 
 func (d *Driver) ack() protocol.Ack {

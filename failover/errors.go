@@ -22,6 +22,9 @@ var (
 	ErrNotPrimary = fencing.ErrNotPrimary
 	// ErrClosed says that the node is shut down, or being so.
 	ErrClosed = errors.New("closed")
+	// ErrIncredibleEpoch says that another node has told of an epoch that no term
+	// of Raft can have reached.
+	ErrIncredibleEpoch = errors.New("incredible epoch")
 	// ErrStalled says that a write of this node, of the log or of the database,
 	// hangs.
 	ErrStalled = errors.New("the disk hangs")
