@@ -105,9 +105,19 @@ func (c *Cluster) Switchover(ctx context.Context, via, to protocol.NodeID) error
 // Dump reads all data of a node, which must be the primary: what it holds
 // under every key. What is written meanwhile may be in the answer or not.
 func (c *Cluster) Dump(ctx context.Context, id protocol.NodeID) (map[string]string, error) {
+	return c.dump(ctx, id, "")
+}
+
+// DumpStale reads all data of a node, whatever its role: what it knows to be
+// committed.
+func (c *Cluster) DumpStale(ctx context.Context, id protocol.NodeID) (map[string]string, error) {
+	return c.dump(ctx, id, "&stale=true")
+}
+
+func (c *Cluster) dump(ctx context.Context, id protocol.NodeID, params string) (map[string]string, error) {
 	data := map[string]string{}
 	for from, until := uint64(1), uint64(math.MaxUint64); from <= until; {
-		next, commit, err := c.dumpPage(ctx, id, from, data)
+		next, commit, err := c.dumpPage(ctx, id, from, params, data)
 		if err != nil {
 			return nil, fmt.Errorf("reading the data of node %d: %w", id, err)
 		}
@@ -122,8 +132,8 @@ func (c *Cluster) Dump(ctx context.Context, id protocol.NodeID) (map[string]stri
 // dumpPage adds a page of the log of a node to data. It returns where the next
 // page begins, no further than from if this one was empty, and how far the log
 // reached when it was read.
-func (c *Cluster) dumpPage(ctx context.Context, id protocol.NodeID, from uint64, data map[string]string) (next, commit uint64, err error) {
-	url := fmt.Sprintf("http://%s/v1/data?from=%d", c.Node(id).APIAddr, from)
+func (c *Cluster) dumpPage(ctx context.Context, id protocol.NodeID, from uint64, params string, data map[string]string) (next, commit uint64, err error) {
+	url := fmt.Sprintf("http://%s/v1/data?from=%d%s", c.Node(id).APIAddr, from, params)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, 0, err

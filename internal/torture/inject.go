@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/democluster"
@@ -236,6 +237,9 @@ func (r *run) inject(ctx context.Context, s Step, node, other protocol.NodeID) e
 		}
 		r.switchover(ctx, node, to)
 		return nil
+	case FaultStorm:
+		r.storm(ctx, s)
+		return nil
 	case FaultTerminate:
 		if err := r.end(node); err != nil {
 			return err
@@ -322,6 +326,22 @@ func (r *run) switchover(ctx context.Context, from, to protocol.NodeID) {
 	}
 	if err := r.cluster.Switchover(ctx, via, to); err != nil && ctx.Err() == nil {
 		r.note("the switchover from node %d to node %d: %v", from, to, err)
+	}
+}
+
+// storm asks every node at once to hand the primacy to its neighbour. Most are
+// refused; what counts is what the clients see.
+func (r *run) storm(ctx context.Context, s Step) {
+	ctx, cancel := context.WithTimeout(ctx, switchoverTimeout)
+	defer cancel()
+	nodes := r.cluster.Nodes()
+	for range s.Turns {
+		var asked sync.WaitGroup
+		for i, n := range nodes {
+			to := nodes[(i+1+s.Pick)%len(nodes)].ID
+			asked.Go(func() { _ = r.cluster.Switchover(ctx, n.ID, to) })
+		}
+		asked.Wait()
 	}
 }
 

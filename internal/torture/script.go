@@ -15,21 +15,22 @@ type Fault string
 
 // The faults. What each does is in doFault; how long it lasts is the step's.
 const (
-	FaultKill       Fault = "kill"            // kill -9, down for a while, started again
-	FaultPause      Fault = "pause"           // SIGSTOP, SIGCONT
-	FaultStutter    Fault = "stutter"         // stopped and continued again and again
-	FaultPauseAll   Fault = "pause-all"       // every node stopped, woken one by one
-	FaultIsolate    Fault = "isolate"         // cut from all other nodes, both ways
-	FaultOneWay     Fault = "one-way"         // what it sends is lost, or what is sent to it
-	FaultPartial    Fault = "partial"         // cut from one other node
-	FaultFlap       Fault = "flap"            // isolated and back, again and again
-	FaultSlowNet    Fault = "slow-net"        // delay, jitter and loss on one node's link
-	FaultDiskFull   Fault = "disk-full"       // no byte left under one node's data
-	FaultSwitchover Fault = "switchover"      // asked for, by the API
-	FaultTerminate  Fault = "terminate"       // SIGTERM, and started again
-	FaultRestart    Fault = "rolling-restart" // the same, one node after the other
-	FaultBlackout   Fault = "blackout"        // kill -9 of every node at once
-	FaultWipe       Fault = "wipe"            // a node loses its directory while all others run
+	FaultKill       Fault = "kill"             // kill -9, down for a while, started again
+	FaultPause      Fault = "pause"            // SIGSTOP, SIGCONT
+	FaultStutter    Fault = "stutter"          // stopped and continued again and again
+	FaultPauseAll   Fault = "pause-all"        // every node stopped, woken one by one
+	FaultIsolate    Fault = "isolate"          // cut from all other nodes, both ways
+	FaultOneWay     Fault = "one-way"          // what it sends is lost, or what is sent to it
+	FaultPartial    Fault = "partial"          // cut from one other node
+	FaultFlap       Fault = "flap"             // isolated and back, again and again
+	FaultSlowNet    Fault = "slow-net"         // delay, jitter and loss on one node's link
+	FaultDiskFull   Fault = "disk-full"        // no byte left under one node's data
+	FaultSwitchover Fault = "switchover"       // asked for, by the API
+	FaultStorm      Fault = "switchover-storm" // asked of every node at once, each to another
+	FaultTerminate  Fault = "terminate"        // SIGTERM, and started again
+	FaultRestart    Fault = "rolling-restart"  // the same, one node after the other
+	FaultBlackout   Fault = "blackout"         // kill -9 of every node at once
+	FaultWipe       Fault = "wipe"             // a node loses its directory while all others run
 
 	// FaultCalm is no fault at all: the load runs on, and nothing may happen. It
 	// comes only when it is asked for.
@@ -75,6 +76,7 @@ func kinds() []kind {
 		{FaultSlowNet, needsNetem, 2, time.Second, 8 * time.Second, 0},
 		{FaultDiskFull, needsDisk, 2, 300 * time.Millisecond, 12 * time.Second, 0},
 		{FaultSwitchover, needsNothing, 3, 0, 0, 0},
+		{FaultStorm, needsNothing, 1, 0, 0, 4},
 		{FaultTerminate, needsNothing, 2, 0, time.Second, 0},
 		{FaultRestart, needsNothing, 2, 0, 500 * time.Millisecond, 0},
 		{FaultBlackout, needsNothing, 1, 0, 2 * time.Second, 0},
@@ -205,7 +207,7 @@ func (s *Scheduler) Next() Step {
 	}
 	step.Pick = s.random.IntN(max(s.nodes-1, 1))
 	switch k.fault {
-	case FaultPauseAll, FaultRestart, FaultBlackout, FaultCalm:
+	case FaultPauseAll, FaultStorm, FaultRestart, FaultBlackout, FaultCalm:
 		step.Target = OnAll
 	case FaultSwitchover, FaultSwitchoverKill, FaultWakeKill, FaultCutPause:
 		step.Target = OnPrimary

@@ -53,8 +53,12 @@ func (r *run) tellStep(d Done) {
 	if d.Whole == 0 {
 		back = r.Red("not whole")
 	}
+	who := whom(d.Node)
+	if d.Node != protocol.NoNode {
+		who = fmt.Sprintf("%s %s", d.Step.Target, who)
+	}
 	r.Line("  %s  %s %s %s  %s  %s", r.Dim(fmt.Sprintf("%4d", d.Step.N)), fmt.Sprintf("%7s", (d.From-r.verdict.from).Round(100*time.Millisecond)),
-		pad(r.Bold(string(d.Step.Fault)), 16), pad(fmt.Sprintf("%s %s", d.Step.Target, whom(d.Node)), 17),
+		pad(r.Bold(string(d.Step.Fault)), 16), pad(who, 17),
 		pad(fmt.Sprintf("%v %s", d.Step.For, strings.Join(extra, " ")), 18), r.Dim(back))
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -221,6 +222,9 @@ func (r *run) readBack() error {
 	}
 	end := r.now()
 	r.verdict.finalData = data
+	if err := r.compareReplicas(ctx, primary.NodeID, data); err != nil {
+		return err
+	}
 	dataKeys, kvKeys, blocks := r.load.keys()
 	for _, key := range dataKeys { // the dump has them
 		r.verdict.finalReads = append(r.verdict.finalReads,
@@ -240,6 +244,58 @@ func (r *run) readBack() error {
 		}
 	}
 	return nil
+}
+
+// compareReplicas waits until every other node has all that the primary has, and
+// looks whether it is the same: a replica that holds something else is a lost
+// write that waits for its failover.
+func (r *run) compareReplicas(ctx context.Context, primary protocol.NodeID, data map[string]string) error {
+	for _, n := range r.cluster.Nodes() {
+		if n.ID == primary {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, wholeTimeout/2)
+		_, err := r.cluster.WaitReplica(limited, n.ID, primary)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+		var theirs map[string]string
+		tick := time.NewTicker(10 * time.Millisecond)
+		for try := range maxCompares { // what it has flushed it may learn to be committed a moment later
+			if theirs, err = r.cluster.DumpStale(ctx, n.ID); err != nil || maps.Equal(theirs, data) || try == maxCompares-1 {
+				break
+			}
+			<-tick.C
+		}
+		tick.Stop()
+		if err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+		if key, mine, other := difference(data, theirs); key != "" {
+			r.violation("node %d, a replica, holds %q under %s, and the primary, node %d, %q (%d keys and %d)",
+				n.ID, other, key, primary, mine, len(theirs), len(data))
+		}
+	}
+	return nil
+}
+
+// maxCompares bounds how often a replica is read until it holds the same.
+const maxCompares = 20
+
+// difference returns the first key, in their order, under which two maps hold
+// something else; "" if there is none.
+func difference(a, b map[string]string) (key, inA, inB string) {
+	for _, keys := range []map[string]string{a, b} {
+		for k := range keys {
+			va, oka := a[k]
+			vb, okb := b[k]
+			if (oka != okb || va != vb) && (key == "" || k < key) {
+				key, inA, inB = k, va, vb
+			}
+		}
+	}
+	return key, inA, inB
 }
 
 // finalRead reads a register of KV.

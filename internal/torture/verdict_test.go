@@ -247,3 +247,19 @@ func TestChangesAreLaidAtTheirFault(t *testing.T) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
+
+func TestDifference(t *testing.T) {
+	for _, tt := range []struct {
+		a, b map[string]string
+		want [3]string
+	}{
+		{map[string]string{"k": "v"}, map[string]string{"k": "v"}, [3]string{}},
+		{map[string]string{"k": "v", "l": ""}, map[string]string{"k": "v"}, [3]string{"l", "", ""}},
+		{map[string]string{"k": "v"}, map[string]string{"k": "w", "j": "x"}, [3]string{"j", "", "x"}},
+		{map[string]string{"k": "v"}, map[string]string{"k": "w"}, [3]string{"k", "v", "w"}},
+	} {
+		if key, a, b := difference(tt.a, tt.b); [3]string{key, a, b} != tt.want {
+			t.Errorf("%v and %v: %q, %q, %q", tt.a, tt.b, key, a, b)
+		}
+	}
+}
