@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/aiondb/aiondb-ha/failover/raftshim"
@@ -58,20 +59,7 @@ func (n *Node) startRaft() (err error) {
 		}
 	}()
 
-	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(n.config.NodeID.String())
-	conf.HeartbeatTimeout = n.config.HealthCheckTimeout
-	// How long a leader that is cut off may believe in itself does no harm: our
-	// own lease has ended by then. A shorter time makes a busy machine flap.
-	conf.LeaderLeaseTimeout = n.config.HealthCheckTimeout
-	// Raft draws one to two of these. Half of it: no try takes longer than what
-	// was set.
-	conf.ElectionTimeout = max(n.config.ElectionTimeout/2, conf.HeartbeatTimeout)
-	conf.CommitTimeout = commitTimeout
-	conf.SnapshotInterval = snapshotInterval
-	conf.ShutdownOnRemove = false
-	conf.Logger = log
-
+	conf := raftConfig(n.config, log)
 	used, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil {
 		return err
@@ -88,6 +76,27 @@ func (n *Node) startRaft() (err error) {
 	}
 	n.consensus.Attach(r, trans)
 	return nil
+}
+
+// raftConfig is how Raft is run by these settings. Commits are not restored from
+// the store at start (RestoreCommittedLogs): a node without a snapshot would stay
+// a follower for ever, and a long replay would lock up its start. Pre-votes stay
+// on.
+func raftConfig(c Config, log hclog.Logger) *raft.Config {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(c.NodeID.String())
+	conf.HeartbeatTimeout = c.HealthCheckTimeout
+	// How long a leader that is cut off may believe in itself does no harm: our
+	// own lease has ended by then. A shorter time makes a busy machine flap.
+	conf.LeaderLeaseTimeout = c.HealthCheckTimeout
+	// Raft draws one to two of these. Half of it: no try takes longer than what
+	// was set.
+	conf.ElectionTimeout = max(c.ElectionTimeout/2, conf.HeartbeatTimeout)
+	conf.CommitTimeout = commitTimeout
+	conf.SnapshotInterval = snapshotInterval
+	conf.ShutdownOnRemove = false
+	conf.Logger = log
+	return conf
 }
 
 // voters is the configuration a new cluster begins with.

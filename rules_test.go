@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -125,6 +127,26 @@ func TestDiskTimer(t *testing.T) {
 	}{{50 * time.Millisecond, 250 * time.Millisecond, false}, {51 * time.Millisecond, 250 * time.Millisecond, true}, {0, time.Millisecond, false}} {
 		if got := tooSlow(test.p99, test.timeout); (got != "") != test.slow {
 			t.Errorf("%v and %v: %q", test.p99, test.timeout, got)
+		}
+	}
+}
+
+// What Raft v1.8.0 does wrong when it is let: see the table in docs/failover.md.
+func TestRaftConfigAvoidsKnownHazards(t *testing.T) {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		c := Config{NodeID: 1, Nodes: []string{"127.0.0.1:1"}, Profile: profile}.withDefaults()
+		conf := raftConfig(c, c.Logger)
+		if conf.RestoreCommittedLogs {
+			t.Error("commits are restored from the store: a node without a snapshot stays a follower for ever")
+		}
+		if conf.PreVoteDisabled {
+			t.Error("pre-votes are off: a node that comes back deposes a healthy leader")
+		}
+		if conf.HeartbeatTimeout != c.HealthCheckTimeout || conf.LeaderLeaseTimeout > conf.HeartbeatTimeout || conf.ElectionTimeout < conf.HeartbeatTimeout {
+			t.Errorf("%s: %+v", profile, conf)
+		}
+		if err := raft.ValidateConfig(conf); err != nil {
+			t.Errorf("%s: %v", profile, err)
 		}
 	}
 }

@@ -84,7 +84,7 @@ type Outcome struct {
 
 // standing is what is known of one voter. The order is that of caution: an
 // answer never takes a voter to a lower standing, so that the outcome does not
-// depend on the order in which answers, repeated ones too, arrive.
+// depend on the order in which answers, repeated ones too, arrive (I7).
 type standing uint8
 
 const (

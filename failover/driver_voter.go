@@ -123,7 +123,7 @@ func (d *Driver) vote(ctx context.Context, from protocol.NodeID, req protocol.Ba
 	if voter := d.voter(); voter.Stale(req) { // 1. refuse what is under the floor
 		return voter.Decide(req), nil
 	}
-	d.epochBegan(req.Epoch, req.CandidateID) // 2. close the guard, waiting for nothing
+	d.epochBegan(req.Epoch, req.CandidateID) // 2. close the guard, waiting for nothing (I1, I4)
 	ctx, cancel := context.WithTimeout(ctx, d.timing.DatabaseTimeout)
 	defer cancel()
 	position, _, err := d.promise(ctx, req.Epoch, req.CandidateID) // 3. to 5.

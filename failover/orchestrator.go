@@ -154,7 +154,7 @@ func (o *Orchestrator) Step(now time.Time, in Input) Output {
 	return Output{Actions: o.out, Wake: o.wake()}
 }
 
-// answered takes the answers to actions. Late ones end here.
+// answered takes the answers to actions. Late and repeated ones end here (I7).
 func (o *Orchestrator) answered(in Input) {
 	var attempt uint64
 	switch in := in.(type) {

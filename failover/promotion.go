@@ -124,7 +124,7 @@ func (o *Orchestrator) tooFarBehind(in Prepared, passedOver []protocol.NodeID) {
 
 func (o *Orchestrator) ballotAnswered(in BallotAnswered) {
 	// An answer to an earlier round of this epoch is as good: the voter's
-	// promise holds, and its log cannot have grown since.
+	// promise holds, and its log cannot have grown since. One of another epoch means nothing (I7).
 	if o.phase != balloting && o.phase != outwaiting || in.Answer.Epoch != o.epoch ||
 		in.Answer.VoterID == o.local || !slices.Contains(o.prepared.Voters, in.Answer.VoterID) {
 		return

@@ -85,7 +85,7 @@ func New(local protocol.NodeID, timeout time.Duration) *HealthMonitor {
 //
 // One of a lower epoch than the node's last, or of the same epoch and not
 // later by the sender's own stamp, is refused: a delayed or replayed heartbeat
-// never makes a dead primary look alive. The stamp is only ever compared with
+// never makes a dead primary look alive (I7). The stamp is only ever compared with
 // earlier ones of the same sender. A sender must therefore let it rise; one
 // that restarted with its clock set back is believed again after gossip has
 // seen it go and come.

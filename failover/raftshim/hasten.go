@@ -10,7 +10,7 @@ import (
 // staggerParts is how finely the followers' patience is spread: over a
 // staggerParts-th of the heartbeat timeout, so that they do not all stand at
 // the same moment and split the vote.
-const staggerParts = 10
+const staggerParts = 20
 
 // hasten makes a follower notice in time that its leader has fallen silent.
 //
