@@ -45,7 +45,7 @@ type Prepared struct {
 	floor  *fencing.Floor
 	disk   vfs.FS // of the state directory
 
-	leaseFile *leasefile.Writer // nil: none
+	leaseFile mirror // nil: none
 }
 
 // Prepare checks cfg, takes the HA port, makes sure that the nodes already
