@@ -141,6 +141,12 @@ func (n *node) write(w write) {
 		return
 	}
 	n.seen = w.apply(n.seen)
+	if w.data != nil {
+		// What goes to the disk are whole sectors, as they are now.
+		from := w.at / vfs.SectorSize * vfs.SectorSize
+		to := (w.at + int64(len(w.data)) + vfs.SectorSize - 1) / vfs.SectorSize * vfs.SectorSize
+		w = write{at: from, data: slices.Clone(n.seen[from:min(to, int64(len(n.seen)))])}
+	}
 	n.writes = append(n.writes, w)
 }
 
