@@ -96,12 +96,16 @@ func runTorture(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	ending := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
 	signal.Notify(signals, ending...)
 	defer signal.Stop(signals)
-	if code, done := torture.Confine(signals); done {
+	if code, killed, done := torture.Confine(signals); done {
+		if killed != "" {
+			fmt.Fprintf(stderr, "aiondb-ha: torture: ended by a signal: %s\n", killed)
+		}
 		return code
 	}
 	signal.Stop(signals)
 	ctx, stop := signal.NotifyContext(ctx, ending...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal ends the program at once, and the nodes with it
 	verdict, err := torture.Run(ctx, cfg)
 	if err != nil {
 		fmt.Fprintf(stderr, "aiondb-ha: torture: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -351,16 +351,16 @@ const (
 // Confine runs this program again, with the same arguments, in name spaces of
 // its own, so that it can cut networks and mount disks that nobody else sees
 // and that are gone when it is. done is true if that was done: code is the exit
-// status then, and all there is left to do is to exit with it. It is false in
-// the copy, and where the machine does not allow it; the torture does without
+// status then, killed the signal that ended it, if one did, and all there is
+// left to do is to exit. It is false in the copy, and where the machine does not allow it; the torture does without
 // then, and says so. Signals that ask to end are passed on.
-func Confine(signals <-chan os.Signal) (code int, done bool) {
+func Confine(signals <-chan os.Signal) (code int, killed string, done bool) {
 	if os.Getenv(confinedEnv) != "" {
-		return 0, false
+		return 0, "", false
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return 0, false
+		return 0, "", false
 	}
 	runtime.LockOSThread() // the parent-death signal follows the thread that forked
 	defer runtime.UnlockOSThread()
@@ -377,7 +377,7 @@ func Confine(signals <-chan os.Signal) (code int, done bool) {
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		_ = os.Setenv(confinedEnv, fmt.Sprintf("the system refuses name spaces (%v)", err))
-		return 0, false
+		return 0, "", false
 	}
 	ended := make(chan struct{})
 	var relay sync.WaitGroup
@@ -395,9 +395,9 @@ func Confine(signals <-chan os.Signal) (code int, done bool) {
 	close(ended)
 	relay.Wait()
 	if code = cmd.ProcessState.ExitCode(); code < 0 {
-		code = 1 // a signal
+		code, killed = 1, cmd.ProcessState.String()
 	}
-	return code, true
+	return code, killed, true
 }
 
 // burnAttr has the kernel kill a child when the thread that forked it dies.
