@@ -14,6 +14,7 @@ import (
 	"github.com/aiondb/aiondb-ha/failover"
 	"github.com/aiondb/aiondb-ha/failover/raftshim"
 	"github.com/aiondb/aiondb-ha/fencing"
+	"github.com/aiondb/aiondb-ha/fencing/leasefile"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/gossip"
 	"github.com/aiondb/aiondb-ha/health"
@@ -58,12 +59,6 @@ const (
 	resignTimeout = 3 * time.Second // how long a primary may take to hand over when it is closed
 )
 
-// mirror shows the guard's standing to another process.
-type mirror interface {
-	fencing.Mirror
-	io.Closer
-}
-
 // Node is a running member of the cluster. Its methods may be called from any
 // goroutine, also after Close, when they fail with ErrClosed.
 type Node struct {
@@ -74,7 +69,7 @@ type Node struct {
 	store     *jsonlstore.Store
 	probe     *diskProbe
 	writes    *writeTimer
-	leaseFile mirror // nil: none
+	leaseFile *leasefile.Writer // nil: none
 	consensus *raftshim.Consensus
 	lease     failover.Lease
 	fsm       *fsm.FSM

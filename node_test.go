@@ -80,7 +80,6 @@ type testCluster struct {
 	dbs   map[protocol.NodeID]*modelDatabase
 	disks map[protocol.NodeID]*hungDisk
 
-	mirrors map[protocol.NodeID]*stalling
 	witness protocol.NodeID // one without data; NoNode: none has none
 }
 
@@ -90,7 +89,7 @@ func newTestCluster(t *testing.T) *testCluster {
 
 func newTestClusterWith(t *testing.T, witness protocol.NodeID) *testCluster {
 	c := &testCluster{t: t, witness: witness, dir: t.TempDir(), nodes: map[protocol.NodeID]*Node{}, dbs: map[protocol.NodeID]*modelDatabase{},
-		disks: map[protocol.NodeID]*hungDisk{}, mirrors: map[protocol.NodeID]*stalling{}}
+		disks: map[protocol.NodeID]*hungDisk{}}
 	for len(c.addrs) < 3 {
 		if addr := freeAddr(t); !slices.Contains(c.addrs, addr) {
 			c.addrs = append(c.addrs, addr)
@@ -149,8 +148,7 @@ func (c *testCluster) start(id protocol.NodeID) {
 	if err != nil {
 		c.t.Fatalf("node %d: %v", id, err)
 	}
-	c.mirrors[id] = &stalling{}
-	prepared.disk, prepared.leaseFile = disk, c.mirrors[id]
+	prepared.disk = disk
 	var given Database
 	if id != c.witness {
 		given, c.dbs[id] = db, db

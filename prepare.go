@@ -45,7 +45,7 @@ type Prepared struct {
 	floor  *fencing.Floor
 	disk   vfs.FS // of the state directory
 
-	leaseFile mirror // nil: none
+	leaseFile *leasefile.Writer // nil: none
 }
 
 // Prepare checks cfg, takes the HA port, makes sure that the nodes already
