@@ -126,15 +126,24 @@ type healthView struct {
 	mu      sync.Mutex
 	monitor *health.HealthMonitor
 	maxLag  uint64
+
+	// progress is how far a primary had written at least, as committed: it
+	// outlasts a restart of all nodes, which what was heard does not.
+	progress func() protocol.Position
 }
 
 var _ failover.Health = (*healthView)(nil)
 
 // Primary implements failover.Health.
 func (v *healthView) Primary() health.PrimaryHealthStatus {
+	committed := v.progress()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.monitor.Primary(time.Now())
+	status := v.monitor.Primary(time.Now())
+	if committed.Compare(protocol.Position{Timeline: status.Epoch, LSN: status.LSN}) > 0 {
+		status.Epoch, status.LSN = committed.Timeline, committed.LSN
+	}
+	return status
 }
 
 // Reachable implements failover.Health.
@@ -161,6 +170,51 @@ func (v *healthView) observe(e gossip.Evidence) {
 	default:
 		v.monitor.ObserveAlive(e.At, e.NodeID, e.Kind == gossip.Alive)
 	}
+}
+
+const (
+	// progressInterval is how often, at most, a primary commits how far it has
+	// written, and progressParts what part of max_failover_lag it must have
+	// written since: the limit is as exact as that.
+	progressInterval = time.Second
+	progressParts    = 4
+)
+
+// tellProgress commits how far this node has written while it is primary, so
+// that max_failover_lag holds after a restart of all nodes too. Without that
+// limit nobody needs to know.
+func (n *Node) tellProgress() {
+	if n.config.MaxFailoverLag == 0 {
+		return
+	}
+	ticker := time.NewTicker(progressInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-n.life.Done():
+			return
+		}
+		s := n.driver.Load().Status()
+		if s.Role != protocol.RolePrimary {
+			continue
+		}
+		at, told := protocol.Position{Timeline: s.Epoch, LSN: s.Position.LSN}, n.progress()
+		if at.LSN == 0 || at.Timeline == told.Timeline && uint64(at.LSN) < uint64(told.LSN)+max(n.config.MaxFailoverLag/progressParts, 1) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.life, DefaultRequestTimeout)
+		c, err := fsm.ProgressCommand(at)
+		if err = n.lay(ctx, c, err); err != nil && n.life.Err() == nil {
+			n.config.Logger.Debug("how far this primary has written is not committed", "error", err)
+		}
+		cancel()
+	}
+}
+
+func (n *Node) progress() (p protocol.Position) {
+	n.fsm.Read(func(s *fsm.State) { p = s.Progress() })
+	return p
 }
 
 // startGossip joins gossip with the configured nodes.

@@ -130,7 +130,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 		}
 	}()
 	log := n.config.Logger
-	n.health = &healthView{monitor: health.New(n.config.NodeID, n.healthTimeout()), maxLag: n.config.MaxFailoverLag}
+	n.health = &healthView{monitor: health.New(n.config.NodeID, n.healthTimeout()), maxLag: n.config.MaxFailoverLag, progress: n.progress}
 	n.fsm = fsm.New(log.Named("fsm"))
 	n.fsm.OnApply(n.replicated)
 	n.messenger = transport.NewMessenger(p.mux, n.config.NodeID, n.lookup, n.serveMessage, log.Named("messages"))
@@ -153,6 +153,7 @@ func (p *Prepared) Open(ctx context.Context, db Database) (_ *Node, err error) {
 	n.tasks.Go(n.register)
 	n.tasks.Go(n.credentials.keep)
 	n.tasks.Go(n.watchDisk)
+	n.tasks.Go(n.tellProgress)
 	return n, nil
 }
 

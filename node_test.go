@@ -81,6 +81,7 @@ type testCluster struct {
 	disks map[protocol.NodeID]*hungDisk
 
 	witness protocol.NodeID // one without data; NoNode: none has none
+	maxLag  uint64          // max_failover_lag of nodes started from now on
 }
 
 func newTestCluster(t *testing.T) *testCluster {
@@ -128,12 +129,13 @@ func freeAddr(t *testing.T) string {
 
 func (c *testCluster) config(id protocol.NodeID) Config {
 	return Config{
-		Witness:      id == c.witness,
-		NodeID:       id,
-		Nodes:        c.addrs,
-		Secret:       NewSecret(bytes.Repeat([]byte("k"), 32)),
-		DataDir:      filepath.Join(c.dir, id.String()),
-		DatabaseAddr: "db" + id.String() + ":5433",
+		Witness:        id == c.witness,
+		MaxFailoverLag: c.maxLag,
+		NodeID:         id,
+		Nodes:          c.addrs,
+		Secret:         NewSecret(bytes.Repeat([]byte("k"), 32)),
+		DataDir:        filepath.Join(c.dir, id.String()),
+		DatabaseAddr:   "db" + id.String() + ":5433",
 		// Slow enough for the race detector on a busy machine.
 		HealthCheckInterval: 50 * time.Millisecond,
 		HealthCheckTimeout:  time.Second,

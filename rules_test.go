@@ -2,12 +2,14 @@ package ha
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/aiondb/aiondb-ha/failover"
 	"github.com/aiondb/aiondb-ha/fsm"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -149,4 +151,54 @@ func TestRaftConfigAvoidsKnownHazards(t *testing.T) {
 			t.Errorf("%s: %v", profile, err)
 		}
 	}
+}
+
+// How far the primary had written is known after a restart of all nodes: one
+// that lags too far does not take over, says why, and may when that is permitted.
+func TestMaxFailoverLagOutlastsARestart(t *testing.T) {
+	c := newTestCluster(t)
+	c.maxLag = 100
+	restart := func(ids ...protocol.NodeID) {
+		for id := range c.nodes {
+			c.stop(id)
+		}
+		for _, id := range ids {
+			c.start(id)
+		}
+	}
+	restart(1, 2, 3)
+	primary := c.primary(protocol.NoNode)
+	written := protocol.Position{Timeline: c.nodes[primary].Status().Epoch, LSN: 1000}
+	db := c.dbs[primary]
+	db.mu.Lock()
+	db.position = written
+	db.mu.Unlock()
+	a, b := primary%3+1, (primary+1)%3+1
+	for _, id := range []protocol.NodeID{a, b} {
+		await(t, "the others know how far it has written", func() bool { return c.nodes[id].progress() == written })
+	}
+	c.stop(primary) // it does not come back
+	restart(a, b)
+	await(t, "somebody says that it lags too far", func() bool {
+		for _, n := range c.nodes {
+			if s := n.Status(); strings.Contains(s.Blocked, "1000 LSNs behind") && strings.Contains(s.Blocked, "permit") {
+				return true
+			}
+		}
+		return false
+	})
+	for id, n := range c.nodes {
+		if n.Status().Role == protocol.RolePrimary {
+			t.Errorf("node %d has taken over", id)
+		}
+	}
+	if err := c.nodes[a].PermitFailover(c.context(), b, "the disk is gone"); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.primary(primary); got != b {
+		t.Errorf("node %d is primary, node %d was permitted", got, b)
+	}
+	await(t, "the journal has it", func() bool {
+		return slices.ContainsFunc(c.nodes[b].Journal(0), func(r failover.Record) bool { return r.Event == "LagPermitted" })
+	})
 }

@@ -103,6 +103,8 @@ type Cluster interface {
 // ballot waits a moment longer and to whom leadership is offered first, never
 // who may be primary. It must be safe for concurrent use and quick.
 type Health interface {
+	// Primary returns the verdict about the primary. Epoch and LSN may be known
+	// from elsewhere when the verdict is Unknown.
 	Primary() health.PrimaryHealthStatus
 	Reachable() []protocol.NodeID
 	BestReplica() (protocol.NodeID, bool)

@@ -156,7 +156,7 @@ func (d *Driver) behind(own protocol.Position) (uint64, protocol.NodeID) {
 		return 0, protocol.NoNode
 	}
 	last := d.cfg.Health.Primary()
-	if last.Kind == health.Unknown || own.Timeline > last.Epoch || own.LSN >= last.LSN {
+	if last.Epoch == 0 || own.Timeline > last.Epoch || own.LSN >= last.LSN {
 		return 0, protocol.NoNode
 	}
 	successor := protocol.NoNode

@@ -59,3 +59,22 @@ func (m NodeMark) of(id uint64) NodeMark {
 	m.NodeID = protocol.NodeID(id)
 	return m
 }
+
+func TestProgress(t *testing.T) {
+	s := NewState()
+	if got := s.Progress(); got != (protocol.Position{}) {
+		t.Errorf("before anybody said anything: %v", got)
+	}
+	want := protocol.Position{Timeline: 7, LSN: 1<<63 + 5}
+	c, err := ProgressCommand(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Apply(1, 7, c); r.Err() != nil || s.Progress() != want {
+		t.Errorf("%+v, %v", r, s.Progress())
+	}
+	c.Value = []byte("{")
+	if r := s.Apply(2, 7, c); r.Err() != nil || s.Progress() != (protocol.Position{}) {
+		t.Errorf("%+v, damaged %v", r, s.Progress())
+	}
+}
