@@ -26,8 +26,13 @@ demo: build ## start three real nodes, kill the primary, watch another take over
 test: ## run every test under the race detector
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
 	$(GO) test -race $(TESTFLAGS) ./...
+	$(GO) test -v -run 'TestFailovers|TestMutants|TestDefences' ./internal/sim $(TESTFLAGS) -sim.failovers=10000
 	@$(MAKE) --no-print-directory crash-images
 	cd bench && $(GO) test $(TESTFLAGS) ./...
+
+.PHONY: sim-day
+sim-day: ## simulate 24 hours of five nodes and mixed faults, some ten minutes
+	$(GO) test -count=1 -timeout 3h -v -run TestDay ./internal/sim $(TESTFLAGS) -sim.day=24h
 
 .PHONY: crash-images
 crash-images: ## open the store from 100,000 crash images (IMAGES=n: as many as that)

@@ -1,0 +1,119 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// Mix says what Generate makes.
+type Mix struct {
+	Nodes  int
+	Faults int
+	Pace   time.Duration // between two faults, on average
+	Drift  int           // most error of the clocks, in ‰
+	Only   []string      // kinds of faults; nil: all that a healthy cluster survives
+}
+
+// DriftAllowed is the error of a clock, in ‰, that a lease allows for, less
+// what is lost by rounding.
+const DriftAllowed = 49
+
+// weights is how often a kind of fault is drawn.
+var weights = []struct {
+	kind string
+	n    int
+}{
+	{"crash", 24}, {"stop", 6}, {"pause", 16}, {"isolate", 12}, {"cut", 10}, {"cutone", 8}, {"split", 4},
+	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3},
+}
+
+// Generate makes a script out of a seed.
+func Generate(seed uint64, mix Mix) Script {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := Script{Nodes: mix.Nodes, Seed: seed, Snapshots: rng.IntN(3) == 0}
+	if mix.Drift > 0 {
+		for range mix.Nodes {
+			rate := trueRate
+			switch rng.IntN(3) {
+			case 0:
+				rate += mix.Drift
+			case 1:
+				rate -= mix.Drift
+			}
+			s.Rates = append(s.Rates, rate)
+		}
+	}
+	allowed := weights[:0:0]
+	sum := 0
+	for _, w := range weights {
+		for _, kind := range mix.Only {
+			if kind == w.kind {
+				allowed = append(allowed, w)
+			}
+		}
+		if mix.Only == nil {
+			allowed = append(allowed, w)
+		}
+	}
+	for _, w := range allowed {
+		sum += w.n
+	}
+	at := 500 * time.Millisecond
+	for range mix.Faults {
+		at += time.Duration(rng.Int64N(int64(2 * mix.Pace))).Round(time.Millisecond)
+		n := rng.IntN(sum)
+		for _, w := range allowed {
+			if n -= w.n; n < 0 {
+				s.Faults = append(s.Faults, draw(rng, w.kind, at, mix))
+				break
+			}
+		}
+	}
+	return s
+}
+
+// draw makes one fault of a kind.
+func draw(rng *rand.Rand, kind string, at time.Duration, mix Mix) Fault {
+	node := func() Who { return Who(strconv.Itoa(1 + rng.IntN(mix.Nodes))) }
+	// Half of everything befalls the primary.
+	someone := func() Who {
+		if rng.IntN(2) == 0 {
+			return Primary
+		}
+		return node()
+	}
+	// Durations around the lease matter most, and a few that are much shorter or longer.
+	lasting := func() time.Duration {
+		ms := 1 + rng.IntN(700)
+		switch rng.IntN(6) {
+		case 0:
+			ms = rng.IntN(20)
+		case 1:
+			ms = 700 + rng.IntN(4000)
+		}
+		return time.Duration(ms) * time.Millisecond
+	}
+	f := Fault{At: at, Kind: kind, A: someone(), D: lasting()}
+	switch kind {
+	case "cut", "cutone", "split":
+		for f.B = node(); f.B == f.A; {
+			f.B = node()
+		}
+		if rng.IntN(2) == 0 {
+			f.A, f.B = f.B, f.A
+		}
+		f.D += time.Duration(rng.IntN(1000)) * time.Millisecond
+	case "slow":
+		f.D, f.E = time.Duration(1+rng.IntN(60))*time.Millisecond, f.D+time.Second
+	case "stick":
+		f.D += time.Duration(rng.IntN(3000)) * time.Millisecond
+	case "rough":
+		f.A, f.N, f.M, f.D, f.E = "", rng.IntN(60), rng.IntN(100), time.Duration(1+rng.IntN(120))*time.Millisecond, f.D+time.Second
+	case "switch":
+		f.A, f.D = [...]Who{Best, node()}[rng.IntN(2)], 0
+	case "rogue":
+		f.A, f.B, f.D = node(), node(), 0
+	}
+	return f
+}
