@@ -82,6 +82,10 @@ pause-trials: build ## the primary stopped 100 times for 0.1 to 20 s: does it sp
 flap-test: build ## ten minutes with two busy processes a core: a change of the primary is a failure
 	@$(BIN) torture --faults calm --minutes 10 --busy $$(( 2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) ))
 
+.PHONY: flood
+flood: ## 10,000 hostile connections during write load; fails if the p99 of writes more than doubles
+	AIONDB_E2E_FLOOD=1 $(GO) test -count=1 -run 'TestFlood$$' -v ./internal/e2e
+
 .PHONY: bench
 bench: ## measure the store beside raft-wal and raft-boltdb, about a minute
 	cd bench && $(GO) run . -quick
