@@ -158,11 +158,11 @@ func (c *capture) tcp(key string, segment []byte) {
 		c.flows[key] = &flow{begin: true, next: seq + 1, behind: map[uint32][]byte{}}
 		return
 	}
-	if f == nil {
-		f = &flow{behind: map[uint32][]byte{}}
+	if f == nil && len(data) > 0 {
+		f = &flow{}
 		c.flows[key] = f
 	}
-	if !f.begin || len(data) == 0 {
+	if f == nil || !f.begin || len(data) == 0 { // what refuses a connection has no beginning
 		return
 	}
 	f.behind[seq] = bytes.Clone(data)

@@ -64,6 +64,10 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// patient are settings for tests in which there must be no failover, on
+// machines so busy that a node may not run for a while.
+var patient = []string{"AIONDB_HA_HEALTH_CHECK_TIMEOUT_MS=1500", "AIONDB_HA_ELECTION_TIMEOUT_MS=4000"}
+
 // newCluster prepares a cluster of the program under test. When the test has
 // failed the logs of the nodes are shown; a data race in a node fails it.
 func newCluster(t *testing.T, nodes int) *democluster.Cluster {

@@ -111,7 +111,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		ring(id).put(t, "ca.pem", ca.Cert)
 		ring(id).putPair(t, newPair(t, ca, id))
 	}
-	c := newClusterWith(t, democluster.Config{Nodes: nodes, NodeEnv: func(n democluster.Node) []string {
+	c := newClusterWith(t, democluster.Config{Nodes: nodes, Env: patient, NodeEnv: func(n democluster.Node) []string {
 		k := ring(n.ID)
 		return []string{
 			"AIONDB_HA_AUTH_TOKEN_FILE=" + k.path("secret"),

@@ -65,7 +65,7 @@ func (m *Mux) acceptLoop(l *net.TCPListener) {
 		}
 		pause = acceptPauseMin
 		raw := &muteConn{TCPConn: tcp}
-		v, out := m.gate.call(raw, sourceOf(raw.RemoteAddr()))
+		v, out := m.gate.call(raw, sourceOf(raw.RemoteAddr()), time.Now())
 		if out != nil {
 			_ = out.conn.Close() // its handshake ends, and says why
 		}

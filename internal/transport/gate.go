@@ -1,10 +1,12 @@
 package transport
 
 import (
+	"container/list"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Bounds of what strangers, and a peer gone wild, may hold open at a time. The
@@ -13,9 +15,12 @@ import (
 const (
 	// maxCallers bounds connections that have not knocked yet: strangers, all
 	// of them, and nodes for the moment their first packet takes.
-	maxCallers = 256
+	maxCallers = 512
 	// maxCallersPerSource is the part of it one IP address may take.
-	maxCallersPerSource = 64
+	maxCallersPerSource = 256
+	// callerPatience is how long a caller may be silent before its place is
+	// the first to be taken when one is needed: much longer than a node needs.
+	callerPatience = 250 * time.Millisecond
 	// maxHandshakes bounds connections that have knocked and are not done with
 	// their handshake. This is all that ever costs public-key cryptography.
 	maxHandshakes = 128
@@ -46,28 +51,30 @@ type gate struct {
 	mu      sync.Mutex
 	total   [stages]int
 	sources map[netip.Addr]*sourceCount
-	callers []*visitor // those in the first stage
+	callers list.List // of *visitor: those in the first stage, the oldest first
 }
 
 type sourceCount struct {
 	count   [stages]int
-	callers []*visitor
+	callers list.List // as in gate
 }
 
 // visitor is an accepted connection as the gate counts it.
 type visitor struct {
 	source netip.Addr
 	conn   net.Conn
+	since  time.Time
 	stage  stage
-	turned bool // turned out to make room for another
-	at, in int  // its places in gate.callers and sourceCount.callers
+	turned bool          // turned out to make room for another
+	at, in *list.Element // its places in gate.callers and sourceCount.callers
 }
 
 // call lets a connection in. Where its source, or all together, hold their
-// bound already, one of those that have not knocked is returned instead, drawn by lot, for
-// the caller to close: a node knocks with its first packet, so that the lot
-// falls on those who only hold a place.
-func (g *gate) call(conn net.Conn, source netip.Addr) (v, out *visitor) {
+// bound already, one of those that have not knocked is returned instead, for
+// the caller to close: the oldest if it had its time, or else one drawn by lot.
+// A node knocks with its first packet, so that this falls on those who only
+// hold a place.
+func (g *gate) call(conn net.Conn, source netip.Addr, now time.Time) (v, out *visitor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.sources[source]
@@ -79,13 +86,13 @@ func (g *gate) call(conn net.Conn, source netip.Addr) (v, out *visitor) {
 		g.sources[source] = s
 	}
 	switch {
-	case len(s.callers) >= maxCallersPerSource:
-		out = s.callers[rand.IntN(len(s.callers))] //nolint:gosec // G404: nothing secret hangs on the lot
-	case len(g.callers) >= maxCallers:
-		out = g.callers[rand.IntN(len(g.callers))] //nolint:gosec // G404: nothing secret hangs on the lot
+	case s.callers.Len() >= maxCallersPerSource:
+		out = choose(&s.callers, now)
+	case g.callers.Len() >= maxCallers:
+		out = choose(&g.callers, now)
 	}
-	v = &visitor{source: source, conn: conn, at: len(g.callers), in: len(s.callers)}
-	g.callers, s.callers = append(g.callers, v), append(s.callers, v)
+	v = &visitor{source: source, conn: conn, since: now}
+	v.at, v.in = g.callers.PushBack(v), s.callers.PushBack(v)
 	g.total[calling]++
 	s.count[calling]++
 	if out != nil {
@@ -95,20 +102,26 @@ func (g *gate) call(conn net.Conn, source netip.Addr) (v, out *visitor) {
 	return v, out
 }
 
+// choose says who of the callers, the oldest first, has to go.
+func choose(callers *list.List, now time.Time) *visitor {
+	e := callers.Front()
+	if oldest := e.Value.(*visitor); now.Sub(oldest.since) >= callerPatience {
+		return oldest
+	}
+	for range rand.IntN(callers.Len()) { //nolint:gosec // G404: nothing secret hangs on the lot
+		e = e.Next()
+	}
+	return e.Value.(*visitor)
+}
+
 // take takes a visitor out of the count of its stage.
 func (g *gate) take(v *visitor) {
 	s := g.sources[v.source]
 	g.total[v.stage]--
 	s.count[v.stage]--
 	if v.stage == calling {
-		last := g.callers[len(g.callers)-1]
-		g.callers[v.at], last.at = last, v.at
-		g.callers[len(g.callers)-1] = nil
-		g.callers = g.callers[:len(g.callers)-1]
-		last = s.callers[len(s.callers)-1]
-		s.callers[v.in], last.in = last, v.in
-		s.callers[len(s.callers)-1] = nil
-		s.callers = s.callers[:len(s.callers)-1]
+		g.callers.Remove(v.at)
+		s.callers.Remove(v.in)
 	}
 	if s.count == [stages]int{} {
 		delete(g.sources, v.source)

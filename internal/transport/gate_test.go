@@ -11,8 +11,9 @@ func TestGateBounds(t *testing.T) {
 	var g gate
 	src := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 	var inside []*visitor
+	now := time.Unix(1000, 0)
 	call := func(i int) (v, out *visitor) {
-		v, out = g.call(nil, src(i))
+		v, out = g.call(nil, src(i), now)
 		inside = append(inside, v)
 		return v, out
 	}
@@ -32,7 +33,7 @@ func TestGateBounds(t *testing.T) {
 			t.Fatalf("caller %d turned another out", i)
 		}
 	}
-	if _, out := call(1000); out == nil || len(g.callers) != maxCallers {
+	if _, out := call(1000); out == nil || g.callers.Len() != maxCallers {
 		t.Error("more callers than allowed")
 	}
 	if !node.turned && !g.advance(node) {
@@ -51,8 +52,27 @@ func TestGateBounds(t *testing.T) {
 	if turned != 10*maxCallersPerSource+1 {
 		t.Errorf("%d turned out", turned)
 	}
-	if len(g.sources) != 0 || len(g.callers) != 0 || g.total != [stages]int{} {
+	if len(g.sources) != 0 || g.callers.Len() != 0 || g.total != [stages]int{} {
 		t.Fatalf("something is left: %+v", g.total)
+	}
+
+	// Whoever had its time goes first, whoever came first among them.
+	inside = nil
+	first, _ := call(0)
+	for range maxCallersPerSource - 1 {
+		call(0)
+	}
+	now = now.Add(callerPatience)
+	if _, out := call(0); out != first {
+		t.Error("not the oldest one went")
+	}
+	for range maxCallersPerSource - 1 {
+		if v, out := call(0); out == nil || out.since == v.since {
+			t.Fatal("one that had no time yet went before one that had")
+		}
+	}
+	for _, v := range inside {
+		g.leave(v)
 	}
 
 	// The later stages turn away instead: whoever is there has proved something.
@@ -104,7 +124,7 @@ func TestGateBounds(t *testing.T) {
 	for _, v := range inside {
 		g.leave(v)
 	}
-	if len(g.sources) != 0 || len(g.callers) != 0 || g.total != [stages]int{} {
+	if len(g.sources) != 0 || g.callers.Len() != 0 || g.total != [stages]int{} {
 		t.Errorf("something is left: %+v", g.total)
 	}
 }

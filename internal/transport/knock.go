@@ -104,11 +104,30 @@ func (n *nonces) first(nonce [knockPart]byte) bool {
 	return true
 }
 
+// maxBeforeKnock bounds what is read of a connection before it has knocked,
+// bytes: several times a ClientHello of ours.
+const maxBeforeKnock = 8 << 10
+
 // muteConn is an accepted connection that says nothing until the other side
-// has knocked: what TLS would answer a stranger goes nowhere.
+// has knocked: what TLS would answer a stranger goes nowhere. Nor does it
+// listen for long.
 type muteConn struct {
 	*net.TCPConn
 	open atomic.Bool
+	read int // bytes, before it was opened
+}
+
+// Read reads, of one who has not knocked no more than maxBeforeKnock bytes.
+func (c *muteConn) Read(p []byte) (int, error) {
+	if c.open.Load() {
+		return c.TCPConn.Read(p)
+	}
+	if c.read >= maxBeforeKnock {
+		return 0, errStranger
+	}
+	n, err := c.TCPConn.Read(p[:min(len(p), maxBeforeKnock-c.read)])
+	c.read += n
+	return n, err
 }
 
 // Write writes, or before the knock pretends to.

@@ -7,10 +7,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,6 +24,8 @@ import (
 const (
 	// HandshakeTimeout bounds the TLS handshake, on either side.
 	HandshakeTimeout = 5 * time.Second
+	// dialTries is how often a node is dialed that closes during the handshake.
+	dialTries = 3
 	// acceptQueue is how many connections of a protocol wait to be accepted.
 	acceptQueue = 64
 	// ephemeralTries is how often a free port is looked for that is free for
@@ -301,7 +305,17 @@ func (m *Mux) dial(ctx context.Context, want protocol.NodeID, addr, proto string
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
+	for try := 1; ; try++ {
+		c, err := m.dialOnce(ctx, want, addr, proto)
+		// Closed in the handshake without a word: what a node does whose places
+		// are held by strangers.
+		if err == nil || try >= dialTries || ctx.Err() != nil || !(errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+			return c, err
+		}
+	}
+}
 
+func (m *Mux) dialOnce(ctx context.Context, want protocol.NodeID, addr, proto string) (net.Conn, error) {
 	dialer := net.Dialer{KeepAliveConfig: keepAlive}
 	raw, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
