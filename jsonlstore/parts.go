@@ -170,7 +170,12 @@ func scanPart(fsys vfs.FS, p part, maxLine int) (*partIndex, error) {
 	x := &partIndex{partHead: partHead{first: p.first}, starts: newStarts(0, size)}
 	sc := scanner{
 		r: file, size: size, file: p.path, maxLine: maxLine,
-		damaged: func(e *logstore.CorruptionError) error { return e },
+		damaged: func(e *logstore.CorruptionError) error {
+			if x.count == 0 {
+				e.Index = p.first
+			}
+			return e
+		},
 		visit: func(line rawLine, l *parsedLine) error {
 			if x.count == 0 && l.index != p.first {
 				return &logstore.CorruptionError{

@@ -125,14 +125,31 @@ func (s *Store) exchangeOpenPart(temp, sealed string) error {
 	return errors.Join(err, removeIfThere(s.fs, temp))
 }
 
+// maxHeld bounds how many files that have lost their names are open until somebody
+// has the time to close them.
+const maxHeld = 64
+
 // removePart removes a sealed part that belongs to the log no more. It may be called
-// again.
+// again. To give a file's blocks back takes the file system milliseconds, and it does
+// so when the last to have it open closes it: that is not waited for, but by Close.
 func (s *Store) removePart(p *sealedPart) error {
 	s.shelf.drop(p)
+	var held vfs.File
+	if s.held.Load() < maxHeld {
+		held, _ = s.fs.Open(p.path) // if it cannot be opened, removing it takes longer or says why
+	}
 	for _, path := range []string{indexPath(s.dir, p.first), p.path} {
 		if err := removeIfThere(s.fs, path); err != nil {
+			s.closeQuietly(held)
 			return fmt.Errorf("removing a part of the log that is no longer needed: %w", err)
 		}
+	}
+	if held != nil {
+		s.held.Add(1)
+		s.freeing.Go(func() {
+			defer s.held.Add(-1)
+			s.closeQuietly(held)
+		})
 	}
 	return nil
 }

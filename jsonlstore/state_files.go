@@ -146,7 +146,7 @@ func (s *Store) closeQuietly(file vfs.File) {
 		return
 	}
 	if err := file.Close(); err != nil {
-		s.logger.Warn("closing a state file", "dir", s.dir, "error", err)
+		s.logger.Warn("closing a file", "dir", s.dir, "error", err)
 	}
 }
 

@@ -57,6 +57,9 @@ type Store struct {
 	flight inFlight
 	closed atomic.Bool
 
+	freeing sync.WaitGroup // files without a name are being closed
+	held    atomic.Int64   // how many
+
 	mu         sync.Mutex // held by whoever writes
 	lock       vfs.Lock
 	size       int64         // length of the open part; what is behind the last entry is blank
@@ -134,6 +137,7 @@ func (s *Store) Close() error {
 		s.endState()
 		s.closeStateFiles()
 		s.shelf.close()
+		s.freeing.Wait()
 		if err := errors.Join(s.snap.Load().file.Close(), s.lock.Unlock()); err != nil {
 			s.closeErr = fmt.Errorf("closing the log store in %s: %w", s.dir, err)
 		}
