@@ -209,10 +209,11 @@ func (f *follower) lookAt(file vfs.File) (moved bool, err error) {
 	return f.readOn(file)
 }
 
-// seeFront tells if the state file says that the log begins later than before.
+// seeFront tells if the state file says that the log begins later than before, among
+// the entries that were passed.
 func (f *follower) seeFront() error {
 	l, err := loadState(f.o.fs, filepath.Join(f.dir, StateFile))
-	if err != nil || l.st == nil || f.first == 0 || l.st.first <= f.first {
+	if err != nil || l.st == nil || f.first == 0 || l.st.first <= f.first || l.st.first > f.last {
 		return nil //nolint:nilerr // it is being written, or Verify will name what is wrong with it
 	}
 	f.first = l.st.first
