@@ -147,7 +147,7 @@ func (w *databaseWorker) tryPromote(ctx context.Context, a Promote) {
 	case err = <-answer:
 	case <-ctx.Done():
 		d.post(Failed{Attempt: a.Attempt, Reason: fmt.Sprintf("promoting the database: %v", context.Cause(ctx))})
-		<-answer
+		<-answer //nolint:errcheck // too late to count
 		return
 	}
 	if err != nil {

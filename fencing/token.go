@@ -125,5 +125,5 @@ func notJSON(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("it ends in the middle of a JSON object")
 	}
-	return fmt.Errorf("it is not JSON (%v)", err)
+	return fmt.Errorf("it is not JSON (%w)", err)
 }

@@ -115,7 +115,7 @@ func (f *FSM) CommandIndex(log raft.LogStore, commit uint64) (uint64, error) {
 		}
 		// Cut off behind a snapshot, an entry was applied before that: not
 		// yet when the loop looked, but now.
-		if first, ferr := log.FirstIndex(); err == raft.ErrLogNotFound && ferr == nil && (first == 0 || i < first) {
+		if first, ferr := log.FirstIndex(); errors.Is(err, raft.ErrLogNotFound) && ferr == nil && (first == 0 || i < first) {
 			break
 		}
 		return 0, fmt.Errorf("find the last command up to entry %d: entry %d: %w", commit, i, err)

@@ -186,7 +186,7 @@ func (r *snapshotReader) next() ([]byte, error) {
 		switch {
 		case err == nil && len(r.buf) == 0:
 			return piece, nil
-		case err == nil || err == bufio.ErrBufferFull:
+		case err == nil || errors.Is(err, bufio.ErrBufferFull):
 			r.buf = append(r.buf, piece...)
 			if err == nil {
 				return r.buf, nil

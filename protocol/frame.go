@@ -144,7 +144,7 @@ func readFrame(r io.Reader, room func(payload int) error) ([]byte, error) {
 
 // cut wraps the error that ended a frame after n bytes.
 func cut(n int, err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: cut off after %d bytes: %w", ErrMalformed, n, io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("read frame: %w", err)

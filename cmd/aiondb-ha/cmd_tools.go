@@ -43,7 +43,7 @@ func setupToken(flags *flag.FlagSet) runner {
 			return a.deriveToken(*admin, *read, *ca, *out)
 		}
 		raw := make([]byte, tokenLen)
-		rand.Read(raw) //nolint:errcheck // never fails: it ends the program instead
+		rand.Read(raw) // never fails: it ends the program instead
 		token := base64.RawURLEncoding.EncodeToString(raw) + "\n"
 		if *out == "" {
 			_, err := a.stdout.Write([]byte(token))

@@ -20,13 +20,13 @@ import (
 // What a client shares with a node's settings, so that on a node's machine, with
 // the node's environment, nothing else has to be said.
 const (
-	apiTokenEnv     = "AIONDB_HA_API_TOKEN"
-	apiReadTokenEnv = "AIONDB_HA_API_READ_TOKEN"
+	apiTokenEnv     = "AIONDB_HA_API_TOKEN"      //nolint:gosec // G101: the name of a variable
+	apiReadTokenEnv = "AIONDB_HA_API_READ_TOKEN" //nolint:gosec // G101: the name of a variable
 	apiRequireEnv   = "AIONDB_HA_API_REQUIRE_TOKEN"
 	apiTLSEnv       = "AIONDB_HA_API_TLS"
 	apiCertEnv      = "AIONDB_HA_API_TLS_CERT"
 	apiCAEnv        = "AIONDB_HA_API_CA"
-	authTokenEnv    = "AIONDB_HA_AUTH_TOKEN"
+	authTokenEnv    = "AIONDB_HA_AUTH_TOKEN" //nolint:gosec // G101: the name of a variable
 	fileSuffix      = "_FILE"
 )
 

@@ -159,9 +159,9 @@ func (c *cursor) twoNumbers() (ok, end bool) {
 	case ']':
 		c.rest = c.rest[first+1:]
 		return true, true
+	case ',':
 	default:
 		return false, false
-	case ',':
 	}
 	if second == 8 || !isByte(uint32(digits>>(8*first+8)), second-first-1) {
 		return false, false

@@ -289,7 +289,7 @@ func (c *Client) write(ctx context.Context, w int) {
 		}
 		rest.Reset(time.Duration(c.pace.Load()))
 		if hint := c.hint.Load(); hint > 0 {
-			at = int(hint - 1) //nolint:gosec // an index: see follow
+			at = int(hint - 1) // an index: see follow
 		}
 		if links[at] != nil && links[at].idle() {
 			_ = links[at].Close()

