@@ -1,7 +1,8 @@
 // Package jsonlstore keeps a Raft log as a text file that people can read: one
 // JSON object a line, one line an entry.
 //
-//	DIR/raft_log.jsonl     the log                        DIR is 0700, files are 0600
+//	DIR/raft_log.jsonl     the log, its last part         DIR is 0700, files are 0600
+//	DIR/raft_log.N.jsonl   parts before it, of 16 MiB, and an index of each beside it
 //	DIR/raft_state.json    term, vote, commit index, and whatever else Raft keeps
 //	DIR/raft.lock          held by the process that has the directory open
 //

@@ -13,7 +13,7 @@ import (
 
 // partBytes is how long the open part gets before it is sealed. It is what Open has
 // to read, what a cut of the front may leave unused on the disk, and, per 16 MiB
-// written, what the five syncs of sealing are spread over.
+// written, what the four syncs of sealing are spread over.
 const partBytes = 16 << 20
 
 // sealAgain is after which fraction of a part sealing is tried again when it failed.
