@@ -266,14 +266,14 @@ func BenchmarkGuardCheck(b *testing.B) {
 			if err := g.Open(1); err != nil {
 				b.Fatal(err)
 			}
-			g.Extend(1, clock.Boot()+time.Second)
+			g.Extend(1, clock.Boot()+time.Minute)
 			others.Go(func() {
 				renew := time.NewTicker(10 * time.Millisecond)
 				defer renew.Stop()
 				for {
 					select {
 					case <-renew.C:
-						g.Extend(1, clock.Boot()+time.Second)
+						g.Extend(1, clock.Boot()+time.Minute)
 					case <-stop:
 						return
 					}
