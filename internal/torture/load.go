@@ -111,7 +111,7 @@ func newLoader(id int, p plane, nodes []democluster.Node, now func() time.Durati
 		id: id, plane: p, nodes: nodes, now: now, count: count, hint: hint, seen: map[string]seen{},
 		random: rand.New(rand.NewPCG(rand.Uint64(), uint64(id))),
 		http: &http.Client{Transport: &http.Transport{
-			DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, DisableCompression: true, IdleConnTimeout: patientWait,
+			DialContext: dialer.DialContext, MaxIdleConnsPerHost: stalkAtOnce, DisableCompression: true, IdleConnTimeout: patientWait,
 		}},
 	}
 }
@@ -155,8 +155,7 @@ func (l *loader) choose(n int) Op {
 		op.Kind, op.Key = OpPut, uniqueKey(l.id, n)
 		return op
 	}
-	generation := int(number) / (opsPerKey * keysAtOnce)
-	op.Key = fmt.Sprintf("t/%s-%d", l.plane.name, generation*keysAtOnce+l.random.IntN(keysAtOnce))
+	op.Key = l.register(int(number))
 	l.mu.Lock()
 	last, known := l.seen[op.Key]
 	l.mu.Unlock()
@@ -171,6 +170,12 @@ func (l *loader) choose(n int) Op {
 		op.Kind, op.Value = OpGet, ""
 	}
 	return op
+}
+
+// register picks one of the keys in use when so many requests have been made.
+func (l *loader) register(number int) string {
+	generation := number / (opsPerKey * keysAtOnce)
+	return fmt.Sprintf("t/%s-%d", l.plane.name, generation*keysAtOnce+l.random.IntN(keysAtOnce))
 }
 
 // uniqueBlock is how many unique keys share a prefix to be listed by.
@@ -290,6 +295,48 @@ func (l *loader) record() []Op {
 	return l.ops
 }
 
+const (
+	// stalkEvery is how often a stalker asks each node that should not answer.
+	stalkEvery = 60 * time.Millisecond
+	// stalkAtOnce bounds its questions to one node that wait for an answer.
+	stalkAtOnce = 24
+)
+
+// stalk reads registers of the data plane from every node, primary or not, over
+// connections that stay open, and waits for the answers: a primary that has been
+// stopped finds these questions, asked after it was replaced, when it wakes up,
+// and must not answer them from what it holds. It returns when ctx has ended and
+// nothing is under way any more.
+func (l *loader) stalk(ctx context.Context) {
+	defer l.http.CloseIdleConnections()
+	defer l.side.Wait()
+	tick := time.NewTicker(stalkEvery)
+	defer tick.Stop()
+	slots := make([]chan struct{}, len(l.nodes))
+	for i := range slots {
+		slots[i] = make(chan struct{}, stalkAtOnce)
+	}
+	for len(l.record()) < maxOps {
+		for i, node := range l.nodes {
+			select {
+			case slots[i] <- struct{}{}:
+			default:
+				continue
+			}
+			op := Op{Client: l.id, Node: node.ID, Kind: OpGet, Key: l.register(int(l.count.Load()))}
+			l.side.Go(func() {
+				defer func() { <-slots[i] }()
+				l.do(ctx, node, op, patientWait)
+			})
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Load is all the register clients of a cluster.
 type Load struct {
 	loaders []*loader
@@ -299,6 +346,9 @@ type Load struct {
 
 // loadersPerPlane is how many clients share the registers of a plane.
 const loadersPerPlane = 3
+
+// stalkerID is the number of the client that stalks.
+const stalkerID = 2*loadersPerPlane + 1
 
 // startLoad starts the register clients. now is the clock of their record;
 // compare says whether the nodes offer writes that depend on a revision.
@@ -313,6 +363,11 @@ func startLoad(nodes []democluster.Node, now func() time.Duration, compare bool)
 			l := newLoader(i*loadersPerPlane+n+1, p, nodes, now, &count, &hint)
 			load.loaders = append(load.loaders, l)
 			load.tasks.Go(func() { l.run(ctx) })
+		}
+		if !p.kv {
+			l := newLoader(stalkerID, p, nodes, now, &count, &hint)
+			load.loaders = append(load.loaders, l)
+			load.tasks.Go(func() { l.stalk(ctx) })
 		}
 	}
 	return load

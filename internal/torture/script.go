@@ -198,6 +198,9 @@ func (s *Scheduler) Next() Step {
 		step.Turns = 2 + s.random.IntN(k.turns-1)
 	}
 	step.Variant = s.random.IntN(2) == 0
+	if k.fault == FaultIsolate { // whom clients still reach is the more dangerous one
+		step.Variant = s.random.IntN(4) == 0
+	}
 	step.Target = OnPrimary
 	if s.random.IntN(10) >= primaryShare {
 		step.Target = OnReplica

@@ -209,14 +209,8 @@ func (r *run) readBack() error {
 	defer r.Waiting(func() string { return "reading everything back" })()
 	ctx, cancel := context.WithTimeout(context.Background(), readBackTimeout)
 	defer cancel()
-	finding, stop := context.WithTimeout(ctx, wholeTimeout/2)
-	defer stop()
-	primary, err := r.cluster.WaitPrimary(finding, max(r.client.Epoch(), 1)-1)
-	if err != nil {
-		return fmt.Errorf("reading back: %w", err)
-	}
 	start := r.now()
-	data, err := r.cluster.Dump(ctx, primary.NodeID)
+	data, primary, err := r.finalDump(ctx)
 	if err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
@@ -231,7 +225,8 @@ func (r *run) readBack() error {
 			Op{Key: key, Kind: OpGet, Node: primary.NodeID, Seen: data[key], Outcome: OK, Start: start, End: end})
 	}
 	for _, key := range kvKeys {
-		op, err := r.finalRead(ctx, primary.NodeID, key)
+		var op Op
+		err := again(ctx, func() (err error) { op, err = r.finalRead(ctx, primary.NodeID, key); return err })
 		if err != nil {
 			return fmt.Errorf("reading back KV key %s: %w", key, err)
 		}
@@ -239,11 +234,54 @@ func (r *run) readBack() error {
 	}
 	r.verdict.finalKV = map[string]string{}
 	for _, block := range blocks {
-		if err := r.listInto(ctx, primary.NodeID, block, r.verdict.finalKV); err != nil {
+		if err := again(ctx, func() error { return r.listInto(ctx, primary.NodeID, block, r.verdict.finalKV) }); err != nil {
 			return fmt.Errorf("reading back KV keys %s…: %w", block, err)
 		}
 	}
 	return nil
+}
+
+// readTries bounds how often one thing is read back: the primary may be changing.
+const readTries = 50
+
+// again calls read until it succeeds, some times at most.
+func again(ctx context.Context, read func() error) (err error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range readTries {
+		if err = read(); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
+// finalDump reads the data of whoever is primary, again if that changes meanwhile.
+func (r *run) finalDump(ctx context.Context) (map[string]string, democluster.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		primary, err := r.cluster.WaitPrimary(ctx, max(r.client.Epoch(), 1)-1)
+		if err != nil {
+			return nil, primary, err
+		}
+		data, err := r.cluster.Dump(ctx, primary.NodeID)
+		if err == nil {
+			return data, primary, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, primary, err
+		}
+	}
 }
 
 // compareReplicas waits until every other node has all that the primary has, and
@@ -254,22 +292,14 @@ func (r *run) compareReplicas(ctx context.Context, primary protocol.NodeID, data
 		if n.ID == primary {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, wholeTimeout/2)
-		_, err := r.cluster.WaitReplica(limited, n.ID, primary)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("reading back: %w", err)
-		}
 		var theirs map[string]string
-		tick := time.NewTicker(10 * time.Millisecond)
-		for try := range maxCompares { // what it has flushed it may learn to be committed a moment later
-			if theirs, err = r.cluster.DumpStale(ctx, n.ID); err != nil || maps.Equal(theirs, data) || try == maxCompares-1 {
-				break
+		err := again(ctx, func() (err error) { // it may be catching up
+			if theirs, err = r.cluster.DumpStale(ctx, n.ID); err == nil && !maps.Equal(theirs, data) {
+				err = errDiffers
 			}
-			<-tick.C
-		}
-		tick.Stop()
-		if err != nil {
+			return err
+		})
+		if err != nil && !errors.Is(err, errDiffers) {
 			return fmt.Errorf("reading back: %w", err)
 		}
 		if key, mine, other := difference(data, theirs); key != "" {
@@ -280,8 +310,8 @@ func (r *run) compareReplicas(ctx context.Context, primary protocol.NodeID, data
 	return nil
 }
 
-// maxCompares bounds how often a replica is read until it holds the same.
-const maxCompares = 20
+// errDiffers says that a replica holds something else.
+var errDiffers = errors.New("it holds something else")
 
 // difference returns the first key, in their order, under which two maps hold
 // something else; "" if there is none.
