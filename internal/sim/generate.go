@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"cmp"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -25,7 +27,7 @@ var weights = []struct {
 	n    int
 }{
 	{"crash", 24}, {"stop", 6}, {"pause", 16}, {"isolate", 12}, {"cut", 10}, {"cutone", 8}, {"split", 4},
-	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3},
+	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3}, {"ambush", 5}, {"fade", 4},
 }
 
 // Generate makes a script out of a seed.
@@ -65,16 +67,39 @@ func Generate(seed uint64, mix Mix) Script {
 		n := rng.IntN(sum)
 		for _, w := range allowed {
 			if n -= w.n; n < 0 {
-				s.Faults = append(s.Faults, draw(rng, w.kind, at, mix))
+				s.Faults = append(s.Faults, draw(rng, w.kind, at, mix)...)
 				break
 			}
 		}
 	}
+	slices.SortStableFunc(s.Faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	return s
 }
 
-// draw makes one fault of a kind.
-func draw(rng *rand.Rand, kind string, at time.Duration, mix Mix) Fault {
+// draw makes what a kind stands for. Two kinds are several faults, at moments
+// that chance would seldom find:
+//
+//	ambush  one follower has lost the primary and stands; the other one is cut off too and forgets, by a restart,
+//	        that there is a leader: somebody is elected while the lease still runs
+//	fade    answers take long, and then none come any more
+func draw(rng *rand.Rand, kind string, at time.Duration, mix Mix) []Fault {
+	ms := func(from, below int) time.Duration {
+		return time.Duration(from+rng.IntN(below-from)) * time.Millisecond
+	}
+	switch kind {
+	case "ambush":
+		then := at + ms(300, 1200)
+		return []Fault{{At: at, Kind: "cut", A: Primary, B: Follower, D: 2 * time.Second}, {At: then, Kind: "cut", A: Primary, B: Other, D: time.Second},
+			{At: then, Kind: "crash", A: Other, D: ms(0, 30)}}
+	case "fade":
+		lasts := ms(300, 900)
+		return []Fault{{At: at, Kind: "rough", D: ms(100, 400), E: lasts}, {At: at + lasts, Kind: "isolate", A: Primary, D: ms(300, 1000)}}
+	}
+	return []Fault{drawOne(rng, kind, at, mix)}
+}
+
+// drawOne makes one fault of a kind.
+func drawOne(rng *rand.Rand, kind string, at time.Duration, mix Mix) Fault {
 	node := func() Who { return Who(strconv.Itoa(1 + rng.IntN(mix.Nodes))) }
 	// Half of everything befalls the primary.
 	someone := func() Who {

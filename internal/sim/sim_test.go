@@ -132,10 +132,39 @@ func TestDay(t *testing.T) {
 	s := Generate(*firstSeed, Mix{Nodes: 5, Faults: int(*day / pace), Pace: pace, Drift: DriftAllowed})
 	began := time.Now()
 	r := Run(t, s, Options{Think: 150 * time.Millisecond, Limit: 3 * time.Hour, Progress: func(at time.Duration, soFar Result) {
-		t.Logf("%v of %v, %v of real time: %d failovers, %d writes acknowledged", at.Round(time.Minute), *day, time.Since(began).Round(time.Second), soFar.Failovers, soFar.Acks)
+		t.Logf("%v of %v: %d failovers, %d writes acknowledged, longest gap in the calm %v", at.Round(time.Minute), *day, soFar.Failovers, soFar.Acks, soFar.Longest.Round(time.Millisecond))
 	}})
 	r.Script.Faults = nil // there are thousands
 	if t.Logf("%v\nin %v of real time", r, time.Since(began).Round(time.Second)); len(r.Violations) > 0 {
 		t.Fail()
+	}
+}
+
+// TestNoFlapping: late and repeated messages, disks that take ten milliseconds
+// more, clocks as far off as they may be, snapshots and strangers that ask for
+// elections depose nobody.
+func TestNoFlapping(t *testing.T) {
+	length := 5 * time.Minute
+	if raced {
+		length = time.Minute
+	}
+	for _, text := range []string{"nodes=3 seed=1 rates=951,1049,1000 snapshots quiet", "nodes=5 seed=2 rates=1049,951 quiet"} {
+		s, err := ParseScript(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Faults = []Fault{
+			{At: 2 * time.Second, Kind: "rough", M: 50, D: 30 * time.Millisecond, E: length},
+			{At: 2 * time.Second, Kind: "slow", A: Primary, D: 10 * time.Millisecond, E: length},
+			{At: 2 * time.Second, Kind: "slow", A: Follower, D: 10 * time.Millisecond, E: length},
+		}
+		for at := 3 * time.Second; at < length; at += 7 * time.Second {
+			s.Faults = append(s.Faults, Fault{At: at, Kind: "rogue", A: Follower, B: Other}, Fault{At: at + time.Second, Kind: "rogue", A: Other, B: Primary})
+		}
+		r := Run(t, s, Options{Think: 50 * time.Millisecond})
+		if r.Script.Faults = r.Script.Faults[:3]; r.Failovers > 0 || len(r.Violations) > 0 {
+			t.Errorf("%v", r)
+		}
+		t.Logf("%d nodes, %v: %d writes acknowledged, longest gap %v", s.Nodes, r.Virtual.Round(time.Second), r.Acks, r.Longest)
 	}
 }
