@@ -283,11 +283,10 @@ func (s *Messenger) welcome(c *peerConn, r io.Reader) (protocol.NodeID, error) {
 	if _, err := io.ReadFull(r, greeting[:]); err != nil {
 		return 0, err
 	}
-	if greeting[0] != greetingVersion {
-		return 0, fmt.Errorf("message protocol version %d, want %d: run the same release on all nodes", greeting[0], greetingVersion)
+	from, to, err := parseGreeting(greeting)
+	if err != nil {
+		return 0, err
 	}
-	from := protocol.NodeID(binary.LittleEndian.Uint64(greeting[1:9]))
-	to := protocol.NodeID(binary.LittleEndian.Uint64(greeting[9:17]))
 	var welcome [welcomeSize]byte
 	welcome[0] = greetingVersion
 	binary.LittleEndian.PutUint64(welcome[1:], uint64(s.local))
@@ -304,6 +303,14 @@ func (s *Messenger) welcome(c *peerConn, r io.Reader) (protocol.NodeID, error) {
 		return 0, fmt.Errorf("the peer calls itself node %d: two nodes must not have the same node ID", from)
 	}
 	return from, nil
+}
+
+// parseGreeting takes a greeting apart.
+func parseGreeting(g [greetingSize]byte) (from, to protocol.NodeID, err error) {
+	if g[0] != greetingVersion {
+		return 0, 0, fmt.Errorf("message protocol version %d, want %d: run the same release on all nodes", g[0], greetingVersion)
+	}
+	return protocol.NodeID(binary.LittleEndian.Uint64(g[1:9])), protocol.NodeID(binary.LittleEndian.Uint64(g[9:17])), nil
 }
 
 // warn logs once per key and minute.
