@@ -94,7 +94,7 @@ type Store interface {
 	raft.LogStore
 	raft.StableStore
 	raft.MonotonicLogStore
-	raft.CommitTrackingLogStore
+	CommitTracker
 	io.Closer
 
 	// WriteInFlight tells since when a write has been waiting for the disk, for
@@ -102,6 +102,14 @@ type Store interface {
 	// that none is waiting. It never blocks, and the time it returns carries a
 	// monotonic clock reading.
 	WriteInFlight() time.Time
+}
+
+// CommitTracker is raft.CommitTrackingLogStore, spelled out because hashicorp/raft
+// has it from v1.8.0 on alone, and a program on v1.7 can use these stores, too;
+// see docs/swap.md.
+type CommitTracker interface {
+	StageCommitIndex(index uint64) error
+	GetCommitIndex() (uint64, error)
 }
 
 // CheckAppend is the contiguity check: it returns nil if logs may follow a log

@@ -83,3 +83,6 @@ func Example() {
 	// <nil>
 	// log entries are not contiguous: expected index 3, given 4
 }
+
+// A Store is everything that hashicorp/raft knows how to use.
+var _ raft.CommitTrackingLogStore = logstore.Store(nil)
