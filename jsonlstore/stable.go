@@ -59,9 +59,10 @@ func (s *Store) SetUint64(key []byte, val uint64) error {
 // durable when Set returns. A value that is there already is not written
 // again.
 //
-// An error leaves the old value. It wraps logstore.ErrTermDecrease for a
-// CurrentTerm below the present one, logstore.ErrTooLarge, what the file
-// system said, or logstore.ErrFailed when a sync failed and the store must be
+// A CurrentTerm below the present one changes nothing; see logstore.Store.
+//
+// An error leaves the old value. It wraps logstore.ErrVoted for a vote that was
+// given already, logstore.ErrTooLarge, what the file system said, or logstore.ErrFailed when a sync failed and the store must be
 // opened again: then, and only then, either value may be there afterwards.
 func (s *Store) Set(key, val []byte) error {
 	if err := s.beginWrite(); err != nil {
@@ -74,6 +75,9 @@ func (s *Store) Set(key, val []byte) error {
 		return err
 	}
 	if maps.EqualFunc(cur.values, next.values, bytes.Equal) {
+		if !bytes.Equal(next.values[string(key)], val) {
+			s.logger.Warn("Raft asked for a lower term, which is not stored", "dir", s.dir, "term", binary.BigEndian.Uint64(val))
+		}
 		return nil
 	}
 	return s.replaceState(next)

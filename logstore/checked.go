@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ import (
 //   - the contiguity check of CheckAppend, and CheckDelete for ranges;
 //   - the bare errors for what is not there, whatever the store gives;
 //   - one set of keys for numbers and bytes, numbers in big endian;
-//   - CurrentTerm that never goes down;
+//   - CurrentTerm that never goes down, and votes that stay given;
 //   - a candidate that is emptied before LastVoteTerm is written, so that none of
 //     an old term is left beside a new one (in two writes, for want of one);
 //   - WriteInFlight, ErrClosed, and Close that may be called again.
@@ -230,35 +231,47 @@ func (c *CheckedStore) Set(key, value []byte) error {
 	}
 	defer done()
 	switch k := string(key); k {
-	case KeyCurrentTerm, KeyLastVoteTerm:
-		// The rules are those of the reference: try them on what the keys hold.
-		values := make(map[string][]byte)
-		before, err := c.get(key)
-		if err == nil {
-			values[k] = before
-		} else if !errors.Is(err, ErrKeyNotFound) {
-			return err
-		}
-		if err := SetStable(values, k, value); err != nil {
-			return err
-		}
-		if k == KeyCurrentTerm && bytes.Equal(before, value) {
-			return nil
-		}
-		if k == KeyLastVoteTerm {
-			if err := c.dropCandidate(); err != nil {
-				return err
-			}
-		}
+	case KeyCurrentTerm, KeyLastVoteTerm, KeyLastVoteCand:
+		return c.setRafts(k, value)
 	}
+	return c.setRaw(key, value)
+}
+
+func (c *CheckedStore) setRaw(key, value []byte) error {
 	if value == nil {
 		value = []byte{} // set, and empty
 	}
-	err = c.raw.Set(key, value)
-	if err == nil && string(key) == KeyLastVoteCand {
+	return c.raw.Set(key, value)
+}
+
+// setRafts sets one of Raft's own three values, by the rules of the reference:
+// they are tried on what the keys hold.
+func (c *CheckedStore) setRafts(k string, value []byte) error {
+	before := make(map[string][]byte)
+	for _, key := range []string{KeyCurrentTerm, KeyLastVoteTerm, KeyLastVoteCand} {
+		switch v, err := c.get([]byte(key)); {
+		case err == nil:
+			before[key] = v
+		case !errors.Is(err, ErrKeyNotFound):
+			return err
+		}
+	}
+	after := maps.Clone(before)
+	if err := SetStable(after, k, value); err != nil || maps.EqualFunc(before, after, bytes.Equal) {
+		return err
+	}
+	if _, stays := after[KeyLastVoteCand]; !stays && before[KeyLastVoteCand] != nil {
+		if err := c.dropCandidate(); err != nil {
+			return err
+		}
+	}
+	if err := c.setRaw([]byte(k), value); err != nil {
+		return err
+	}
+	if k == KeyLastVoteCand {
 		c.emptyCandidate.Store(len(value) == 0)
 	}
-	return err
+	return nil
 }
 
 // dropCandidate empties the candidate, because no store beneath can remove a
@@ -266,12 +279,6 @@ func (c *CheckedStore) Set(key, value []byte) error {
 // vote of an older term is forgotten, and CurrentTerm, which Raft has raised by
 // then, keeps it from being given again.
 func (c *CheckedStore) dropCandidate() error {
-	switch _, err := c.get([]byte(KeyLastVoteCand)); {
-	case errors.Is(err, ErrKeyNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
 	c.emptyCandidate.Store(false)
 	return c.raw.Set([]byte(KeyLastVoteCand), []byte{})
 }

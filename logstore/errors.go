@@ -31,8 +31,8 @@ var (
 	// ErrMiddle is wrapped by *MiddleError.
 	ErrMiddle = errors.New("a range out of the middle of the log cannot be deleted")
 
-	// ErrTermDecrease is wrapped by *TermDecreaseError.
-	ErrTermDecrease = errors.New("the current term never goes down")
+	// ErrVoted is wrapped by *VoteError.
+	ErrVoted = errors.New("this node's vote is given")
 
 	// ErrTooLarge is wrapped by *TooLargeError.
 	ErrTooLarge = errors.New("too large for the log store")
@@ -110,18 +110,24 @@ func (e *MiddleError) Error() string {
 // Unwrap returns ErrMiddle.
 func (e *MiddleError) Unwrap() error { return ErrMiddle }
 
-// TermDecreaseError says that CurrentTerm was to go down. It wraps
-// ErrTermDecrease.
-type TermDecreaseError struct {
-	Current, Given uint64
+// VoteError says that a vote was to be recorded that Raft cannot have meant: for
+// a term before the last one in which this node voted, or for a second candidate in
+// one. It wraps ErrVoted. Raft then gives no vote.
+type VoteError struct {
+	Term     uint64 // of the vote that was to be recorded
+	LastTerm uint64 // of the last vote
+	Given    string // its candidate, if the terms are the same
 }
 
-func (e *TermDecreaseError) Error() string {
-	return fmt.Sprintf("%v: it is %d, given %d", ErrTermDecrease, e.Current, e.Given)
+func (e *VoteError) Error() string {
+	if e.Term == e.LastTerm {
+		return fmt.Sprintf("%v in term %d, to %q", ErrVoted, e.Term, e.Given)
+	}
+	return fmt.Sprintf("%v in term %d already, which is after term %d", ErrVoted, e.LastTerm, e.Term)
 }
 
-// Unwrap returns ErrTermDecrease.
-func (e *TermDecreaseError) Unwrap() error { return ErrTermDecrease }
+// Unwrap returns ErrVoted.
+func (e *VoteError) Unwrap() error { return ErrVoted }
 
 // TooLargeError says that something exceeds a bound of the store. It wraps
 // ErrTooLarge.

@@ -68,10 +68,16 @@ const MaxIndex uint64 = math.MaxUint64 - 1
 // uint64 is eight bytes, big endian. GetUint64 of a value of another length is
 // an error.
 //
-// CurrentTerm never goes down: a lower value is refused with ErrTermDecrease,
-// an equal one changes nothing. Writing LastVoteTerm removes LastVoteCand in
-// the same atomic step: Raft records a vote in two calls, and a crash between
-// them must not leave an old candidate in a new term.
+// CurrentTerm never goes down: a lower value, like an equal one, changes nothing
+// and is no error. Raft does ask for that: its heartbeat fast path runs beside its main
+// loop and may be late (hashicorp/raft issue 695); and it answers an error with a
+// panic. It then works with the lower term until the next election. So that it
+// cannot vote twice meanwhile, votes are kept: a LastVoteTerm below the last one, and
+// another LastVoteCand beside the same LastVoteTerm, are refused with a *VoteError.
+//
+// Writing a higher LastVoteTerm removes LastVoteCand in the same atomic step: Raft
+// records a vote in two calls, and a crash between them must not leave an old
+// candidate in a new term.
 //
 // # The commit index
 //

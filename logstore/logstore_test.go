@@ -53,7 +53,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{&logstore.ContiguityError{Given: 0}, nil, []string{"any from 1"}},
 		{&logstore.ContiguityError{Expected: math.MaxUint64, Given: math.MaxUint64}, nil, []string{"last index there is"}},
 		{&logstore.MiddleError{First: 1, Last: 9, Min: 3, Max: 4}, logstore.ErrMiddle, []string{"3 to 4", "1 to 9"}},
-		{&logstore.TermDecreaseError{Current: 5, Given: 4}, logstore.ErrTermDecrease, []string{"5", "4"}},
+		{&logstore.VoteError{Term: 5, LastTerm: 5, Given: "a:1"}, logstore.ErrVoted, []string{"term 5", "a:1"}},
+		{&logstore.VoteError{Term: 4, LastTerm: 5}, logstore.ErrVoted, []string{"term 5", "term 4"}},
 		{&logstore.TooLargeError{What: "entry 7", SizeBytes: 9, Limit: 8}, logstore.ErrTooLarge, []string{"entry 7", "9 bytes", "8"}},
 		{&logstore.FailedError{Cause: errors.New("disk gone")}, logstore.ErrFailed, []string{"open it again", "disk gone"}},
 	} {

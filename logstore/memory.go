@@ -3,6 +3,7 @@ package logstore
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -244,8 +245,9 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-// SetStable changes values as Set(key, val) demands, with the rules for
-// CurrentTerm and LastVoteTerm. It copies val. On an error nothing is changed.
+// SetStable changes values as Set(key, val) demands, with the rules for Raft's
+// three keys. It copies val. On an error, and for a CurrentTerm that would go
+// down, nothing is changed.
 func SetStable(values map[string][]byte, key string, val []byte) error {
 	switch key {
 	case KeyCurrentTerm, KeyLastVoteTerm:
@@ -253,18 +255,29 @@ func SetStable(values map[string][]byte, key string, val []byte) error {
 		if err != nil {
 			return err
 		}
-		if old, ok := values[key]; ok && key == KeyCurrentTerm {
-			current, err := Uint64Value([]byte(key), old)
-			if err != nil {
-				return err
-			}
-			if given < current {
-				return &TermDecreaseError{Current: current, Given: given}
-			}
+		old, ok := values[key]
+		if !ok {
+			break
 		}
-		if key == KeyLastVoteTerm {
-			delete(values, KeyLastVoteCand)
+		switch before, err := Uint64Value([]byte(key), old); {
+		case err != nil:
+			return err
+		case given == before:
+			return nil
+		case given < before && key == KeyCurrentTerm:
+			return nil
+		case given < before:
+			return &VoteError{Term: given, LastTerm: before}
 		}
+	case KeyLastVoteCand:
+		old, voted := values[key]
+		if term, ok := values[KeyLastVoteTerm]; ok && voted && !bytes.Equal(old, val) {
+			n, err := Uint64Value([]byte(KeyLastVoteTerm), term)
+			return errors.Join(&VoteError{Term: n, LastTerm: n, Given: string(old)}, err)
+		}
+	}
+	if key == KeyLastVoteTerm {
+		delete(values, KeyLastVoteCand)
 	}
 	values[key] = append([]byte{}, val...)
 	return nil

@@ -82,6 +82,7 @@ func checks() []check {
 		{"OneSetOfKeys", testOneSetOfKeys},
 		{"CurrentTermNeverGoesDown", testCurrentTerm},
 		{"VoteTermRemovesCandidate", testVote},
+		{"VotesStayGiven", testVotesStayGiven},
 		{"CommitIndex", testCommitIndex},
 		{"WorksBehindLogCache", testLogCache},
 		{"ReadersBesideWriter", testReadersBesideWriter},
