@@ -23,6 +23,11 @@ const (
 	trailingLogs    = 10
 	maxPool         = 3
 
+	// rpcsInFlight is well above the default of 2, with which hashicorp/raft v1.8.0
+	// can block for good: a replication that waits to send, whose decoder has
+	// gone because the follower is in a later term. Shutdown then never returns.
+	rpcsInFlight = 32
+
 	// patience bounds every wait for something that must happen.
 	patience  = 60 * time.Second
 	pollEvery = 2 * time.Millisecond
@@ -101,7 +106,7 @@ func (c *Cluster) Start(n *Node) {
 	c.until("listening on "+address, func() (err error) { l, err = c.Net.listen(n.ID, address); return err })
 	n.Address = raft.ServerAddress(l.Addr().String())
 	quiet := hclog.NewNullLogger()
-	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: l, MaxPool: maxPool, Timeout: networkTimeout, Logger: quiet})
+	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: l, MaxPool: maxPool, MaxRPCsInFlight: rpcsInFlight, Timeout: networkTimeout, Logger: quiet})
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir, 2, quiet)
 	if err != nil {
 		c.t.Fatal(err)

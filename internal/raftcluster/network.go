@@ -123,16 +123,25 @@ type conn struct {
 	path path
 
 	mu       sync.Mutex
-	deadline time.Time
+	deadline time.Time // for reading; zero: none
 	once     sync.Once
 	closed   chan struct{}
 }
 
 func (c *conn) SetDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.deadline = t
-	c.mu.Unlock()
+	c.readBy(t)
 	return c.Conn.SetDeadline(t)
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.readBy(t)
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *conn) readBy(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
 }
 
 // Write loses what it is given if requests are lost.
