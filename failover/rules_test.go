@@ -297,6 +297,7 @@ func TestWholeClusterResignsAtOnce(t *testing.T) {
 				began := time.Now()
 				net.nodes[id].driver.Resign(ctx)
 				took <- time.Since(began)
+				net.crash(id) // its process ends
 			}()
 		}
 		for range net.ids() {
@@ -311,3 +312,30 @@ func TestWholeClusterResignsAtOnce(t *testing.T) {
 }
 
 var _ failover.Database = failover.Witness{}
+
+// A primary that hands over on its way out does not wait for a successor that
+// is on its way out too.
+func TestResignWhenTheSuccessorGoesToo(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, net *network, first *node) {
+		others := net.others(first.id)
+		net.crash(others[0])
+		last := net.nodes[others[1]]
+		last.db.mu.Lock()
+		last.db.following = failover.Demotion{} // it will not catch up
+		last.db.mu.Unlock()
+		net.write(first, 1)
+		took := make(chan time.Duration)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			began := time.Now()
+			first.driver.Resign(ctx)
+			took <- time.Since(began)
+		}()
+		net.await("the handing over", func() bool { _, begun := first.record("SwitchoverStarted"); return begun })
+		net.crash(last.id)
+		if d := <-took; d >= testTiming.HandoverTimeout/2 {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
