@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,13 +293,15 @@ func TestWholeClusterResignsAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		took := make(chan time.Duration)
+		var ends sync.WaitGroup
+		defer ends.Wait()
 		for _, id := range net.ids() {
-			go func() {
+			ends.Go(func() {
 				began := time.Now()
 				net.nodes[id].driver.Resign(ctx)
 				took <- time.Since(began)
 				net.crash(id) // its process ends
-			}()
+			})
 		}
 		for range net.ids() {
 			if d := <-took; d > 500*time.Millisecond {
