@@ -29,48 +29,94 @@ func Cat(dir string, opts ...Option) iter.Seq2[*raft.Log, error] {
 // errStopped ends the scan when the caller has seen enough.
 var errStopped = errors.New("stopped")
 
+// cat walks through the log as often as a writer at work makes that necessary, and
+// goes on behind what was yielded before.
 func cat(dir string, opts []Option, yield func(*raft.Log, error) bool) error {
 	o, err := collect(opts)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, LogFile)
-	file, err := o.fs.Open(path)
+	c := catalog{o: o, dir: dir, yield: yield}
+	for range walkAttempts {
+		if err = c.walk(); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return err
+}
+
+// catalog is a Cat in progress.
+type catalog struct {
+	o     options
+	dir   string
+	yield func(*raft.Log, error) bool
+
+	last uint64          // index of the last entry yielded
+	told map[string]bool // damage that was yielded
+	real map[string]bool // damage that a walk after the first sight of some found, too
+}
+
+func (c *catalog) give(l *raft.Log, err error) error {
+	if !c.yield(l, err) {
+		return errStopped
+	}
+	return nil
+}
+
+func (c *catalog) walk() error {
+	w := logWalk{o: c.o, dir: c.dir, damaged: c.damaged, visit: func(path string, line rawLine, p *parsedLine) error {
+		if p.index <= c.last {
+			return nil
+		}
+		l := new(raft.Log)
+		if err := p.fill(l); err != nil {
+			return c.damaged(badPayload(path, line, p, err))
+		}
+		c.last = p.index
+		return c.give(l, nil)
+	}}
+	if err := w.run(); err != nil || !w.missing {
+		return err
+	}
+	path := filepath.Join(c.dir, LogFile)
+	file, err := c.o.fs.Open(path)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
-	defer file.Close() // only read from
-	size, err := file.Size()
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	state, err := loadState(o.fs, filepath.Join(dir, StateFile))
-	deletedTo := uint64(0) // below it; a damaged state file is for Verify to name
-	if err == nil && state.st != nil {
-		deletedTo = state.st.first
-	}
-	give := func(l *raft.Log, err error) error {
-		if !yield(l, err) {
-			return errStopped
-		}
+	return file.Close()
+}
+
+// damaged yields a place of damage if it is there on a second look: what moves is a
+// writer at work.
+func (c *catalog) damaged(e *logstore.CorruptionError) error {
+	what := e.Error()
+	if c.told[what] {
 		return nil
 	}
-	sc := scanner{
-		r: file, size: size, file: path, maxLine: maxLineLen(o.maxEntry),
-		damaged: func(e *logstore.CorruptionError) error { return give(nil, e) },
-		visit: func(line rawLine, p *parsedLine) error {
-			if p.index < deletedTo {
+	if !c.real[what] {
+		c.real = make(map[string]bool)
+		again := logWalk{
+			o: c.o, dir: c.dir,
+			damaged: func(e *logstore.CorruptionError) error { c.real[e.Error()] = true; return nil },
+			visit: func(path string, line rawLine, p *parsedLine) error {
+				if err := p.fill(new(raft.Log)); err != nil {
+					c.real[badPayload(path, line, p, err).Error()] = true
+				}
 				return nil
-			}
-			l := new(raft.Log)
-			if err := p.fill(l); err != nil {
-				return give(nil, &logstore.CorruptionError{
-					File: path, Line: line.number, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice,
-				})
-			}
-			return give(l, nil)
-		},
+			},
+		}
+		if err := again.run(); err != nil {
+			return err
+		}
+		if !c.real[what] {
+			return fmt.Errorf("%s: %w", c.dir, errMoved)
+		}
 	}
-	_, err = sc.run()
-	return err
+	if c.told == nil {
+		c.told = make(map[string]bool)
+	}
+	if len(c.told) < MaxDamageListed {
+		c.told[what] = true
+	}
+	return c.give(nil, e)
 }

@@ -32,6 +32,14 @@
 //
 // # Without a running node
 //
-// [Verify] and [Cat] read a directory as it is, in use or not, without
-// changing anything.
+// [Verify], [Cat], [Stat] and [Tail] read a directory as it is, in use or not,
+// without changing anything: all parts of the log, as they were at one moment. [Repair] makes
+// a damaged one open again, and keeps a copy of all that it touches; [PlanRepair]
+// tells what it would do.
+//
+// # Metrics
+//
+// To the process's go-metrics sink, in milliseconds: raft.jsonl.getLog, .storeLogs
+// and .deleteRange; counted: .logsPerBatch (entries), .logBatchSize and .logSize
+// (bytes).
 package jsonlstore

@@ -3,8 +3,10 @@ package jsonlstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
@@ -33,22 +35,25 @@ type RepairPlan struct {
 	Torn *TornTail
 }
 
-// LogRepair is what becomes of raft_log.jsonl: everything up to the first
-// damage is kept, the rest is cut off.
+// LogRepair is what becomes of the log: everything up to the first damage is kept,
+// the rest is cut off.
 type LogRepair struct {
-	File  string
-	Bytes int64 // its length, without the room
-	Lines int   // how many it has
+	File  string // the part that is, or becomes, the open one: raft_log.jsonl, or a sealed part that takes its name
+	Bytes int64  // its length, without the room
+	Lines int    // how many it has
 
-	// Cut tells whether the log is cut, at byte offset KeptBytes.
-	Cut bool
+	// Cut tells whether the log is cut: File at byte offset KeptBytes, and all of
+	// Removed.
+	Cut     bool
+	Removed []string // parts behind File; they become their own copies
+	Indexes []string // index files that are made anew
 	// Damage is why, in the order of the file, up to MaxDamageListed places.
 	Damage      []*logstore.CorruptionError
 	DamageCount int
 
 	KeptEntries         int
-	KeptFirst, KeptLast uint64 // indexes; 0, 0: none
-	KeptLines           int    // number of the last line that is kept
+	KeptFirst, KeptLast uint64 // indexes, in all parts; 0, 0: none
+	KeptLines           int    // number of the last line of File that is kept
 	KeptBytes           int64
 
 	// Readable entries behind the first damage: they are whole, but what comes
@@ -91,12 +96,16 @@ type StateRepair struct {
 
 // Needed tells whether there is anything to repair.
 func (p *RepairPlan) Needed() bool {
-	return p.Log.Cut || p.State.NeedsReset || p.State.next != nil
+	return p.Log.Cut || len(p.Log.Indexes) > 0 || p.State.NeedsReset || p.State.next != nil
 }
 
 // ErrNeedsReset is wrapped by the error of a Repair that would have to make up
 // raft_state.json and was not allowed to.
 var ErrNeedsReset = errors.New("a state file is not made up unless that is asked for")
+
+// ErrNotRepairable is wrapped by the error about a log that cannot be cut so that
+// what is left is of any use.
+var ErrNotRepairable = errors.New("this log cannot be repaired")
 
 // errDisagree is wrapped by the error about a log that looks different each time
 // it is read.
@@ -113,7 +122,7 @@ func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error)
 	for attempt := range verifyAttempts {
 		before := p.Log
 		p, err = planRepair(dir, r, o)
-		if errors.Is(err, errDisagree) {
+		if errors.Is(err, errDisagree) || errors.Is(err, errMoved) {
 			continue
 		}
 		if err != nil {
@@ -129,18 +138,9 @@ func PlanRepair(dir string, r RepairOptions, opts ...Option) (RepairPlan, error)
 
 func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 	p := RepairPlan{Dir: dir, Log: LogRepair{File: filepath.Join(dir, LogFile)}, State: StateRepair{File: filepath.Join(dir, StateFile)}}
-	loaded, err := loadState(o.fs, p.State.File)
-	state := loaded.st
-	var stateDamage *logstore.CorruptionError
-	if err != nil && !errors.As(err, &stateDamage) {
-		return p, err
-	}
 	sv, err := surveyLog(o, dir)
 	if err != nil {
 		return p, err
-	}
-	if sv.missing && state == nil && stateDamage == nil {
-		return p, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
 	}
 	// Two readers of the same log must agree before anything is cut.
 	report, err := verifyOnce(dir, o)
@@ -150,28 +150,75 @@ func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 	if report.Entries != sv.entries || report.First != sv.first || report.Last != sv.last {
 		return p, fmt.Errorf("%s: %w", dir, errDisagree)
 	}
-	p.Log.plan(sv)
-	if !p.Log.Cut {
-		p.Torn = sv.torn
+	if to := sv.w.lost; to > 0 {
+		return p, fmt.Errorf("%s: %w: the entries %d to %d, with which it begins, are not there, and what follows is of no use without them: "+
+			"put the missing file back or, while all other nodes run, start the node with an empty directory", dir, ErrNotRepairable, sv.w.first(), to)
 	}
-	p.State.plan(state, stateDamage, sv, &p.Log, r.ResetState)
+	if err := p.Log.plan(o, sv); err != nil {
+		return p, err
+	}
+	if !p.Log.Cut {
+		p.Torn = sv.w.torn
+	}
+	p.State.plan(sv, &p.Log, r.ResetState)
 	p.Log.judge(sv, max(sv.commit, p.State.CommitWas))
-	if report.OK() == (p.Log.Cut || stateDamage != nil || p.State.LowerCommit) {
+	if report.OK() == (p.Log.Cut || len(p.Log.Indexes) > 0 || sv.w.stateDamage != nil || p.State.LowerCommit) {
 		return p, fmt.Errorf("%s: %w", dir, errDisagree)
 	}
 	return p, nil
 }
 
 // plan decides where the log is cut.
-func (l *LogRepair) plan(sv *survey) {
-	l.Bytes, l.Lines = sv.size-sv.room, sv.lines
+func (l *LogRepair) plan(o options, sv *survey) error {
+	w := &sv.w
+	_, l.Bytes, l.Lines, _ = w.sizes()
 	l.Damage, l.DamageCount = sv.damage, sv.damageCount
 	l.KeptEntries, l.KeptFirst, l.KeptLast = sv.kept.entries, sv.kept.first, sv.kept.last
-	l.KeptLines, l.KeptBytes = sv.lines, l.Bytes
-	if l.Cut = sv.damageCount > 0; l.Cut {
+	l.KeptLines, l.KeptBytes = l.Lines, l.Bytes
+	l.Cut = sv.damageCount > 0
+	if l.Cut {
 		l.KeptLines, l.KeptBytes = sv.kept.line, sv.kept.end
 		l.LostReadable, l.LostReadableFirst, l.LostReadableLast = sv.behind.entries, sv.behind.first, sv.behind.last
+		if err := l.planParts(o, sv); err != nil {
+			return err
+		}
 	}
+	for _, e := range sv.badIndexes {
+		// The open part has none.
+		if first, ok := parsePartName(filepath.Base(e.File), indexSuffix); ok && partPath(w.dir, first) != l.File && !slices.Contains(l.Removed, partPath(w.dir, first)) {
+			l.Indexes = append(l.Indexes, e.File)
+		}
+	}
+	return nil
+}
+
+// planParts finds the part that the cut lies in, which becomes the open one, and those
+// behind it.
+func (l *LogRepair) planParts(o options, sv *survey) error {
+	w := &sv.w
+	all, err := listParts(o.fs, w.dir)
+	if err != nil {
+		return err
+	}
+	at := sv.kept.path
+	if at == "" && len(w.parts) > 0 {
+		at = w.parts[0].path
+	}
+	if at == "" {
+		at = sv.path
+	}
+	l.File = at
+	for _, x := range w.parts {
+		if x.path == at {
+			l.Bytes, l.Lines = x.bytes, x.lines
+		}
+	}
+	for _, p := range all {
+		if p.path != at && (!p.sealed || l.KeptLast == 0 || p.first > l.KeptLast) {
+			l.Removed = append(l.Removed, p.path)
+		}
+	}
+	return nil
 }
 
 // judge says what is lost, given the commit index that is known.
@@ -197,7 +244,8 @@ func (l *LogRepair) judge(sv *survey, commit uint64) {
 }
 
 // plan decides about the state file, for a log of which l is what is left.
-func (s *StateRepair) plan(state *stableState, damage *logstore.CorruptionError, sv *survey, l *LogRepair, reset bool) {
+func (s *StateRepair) plan(sv *survey, l *LogRepair, reset bool) {
+	state, damage := sv.w.loaded.st, sv.w.stateDamage
 	s.Term = sv.maxTerm
 	switch {
 	case damage != nil:
@@ -222,6 +270,13 @@ func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 	var was StateReport
 	was.fill(loadedState{st: state}, nil)
 	next := &stableState{values: make(map[string][]byte), commit: min(state.commit, l.KeptLast), first: state.first, cut: state.cut}
+	if l.Cut {
+		next.cut = nil // what it was to delete goes anyhow
+	}
+	if l.KeptLast < next.first {
+		next.first = 0 // nothing is left, and the next entry may have any index
+	}
+	changed := next.first != state.first || next.cut != state.cut
 	for key, value := range state.values {
 		next.values[key] = value
 	}
@@ -241,7 +296,7 @@ func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 	} else {
 		s.Term = was.CurrentTerm
 	}
-	if s.LowerCommit || s.RaiseTerm {
+	if s.LowerCommit || s.RaiseTerm || changed {
 		s.next = next
 	}
 }
@@ -308,32 +363,112 @@ func Repair(dir string, r RepairOptions, opts ...Option) (res RepairResult, err 
 }
 
 // apply does what the plan says: copies, then the state, which must never claim
-// more than the log holds, then the log.
+// more than the log holds, then the log. As long as parts behind the cut go, there is
+// no open part, and the directory does not open.
 func (res *RepairResult) apply(o options, now time.Time) error {
-	for _, file := range []struct {
-		path   string
-		change bool
-	}{{res.Log.File, res.Log.Cut}, {res.State.File, res.State.next != nil && !res.State.Missing}} {
-		if !file.change {
-			continue
-		}
-		name, err := keepCopy(o.fs, res.Dir, file.path, now)
-		if err != nil {
-			return fmt.Errorf("%w; nothing was changed", err)
-		}
-		res.Copies = append(res.Copies, name)
+	l := &res.Log
+	if err := res.keepCopies(o, now); err != nil {
+		return fmt.Errorf("%w; nothing was changed", err)
 	}
 	if next := res.State.next; next != nil {
-		if err := replaceFile(o.fs, res.Dir, res.State.File, encodeState(next)); err != nil {
+		if err := replaceStateOf(o.fs, res.Dir, encodeState(next)); err != nil {
 			return fmt.Errorf("replacing %s: %w", res.State.File, err)
 		}
 	}
-	if res.Log.Cut {
-		if err := cutFile(o.fs, res.Log.File, res.Log.KeptBytes); err != nil {
-			return fmt.Errorf("cutting %s: %w", res.Log.File, err)
+	// The open part first, and from there on backwards.
+	for _, path := range slices.Backward(l.Removed) {
+		if err := res.setAside(o, path, now); err != nil {
+			return fmt.Errorf("setting %s aside: %w", path, err)
+		}
+	}
+	if l.Cut {
+		if err := cutFile(o.fs, l.File, l.KeptBytes); err != nil {
+			return fmt.Errorf("cutting %s: %w", l.File, err)
+		}
+		if err := makeOpenPart(o.fs, res.Dir, l.File); err != nil {
+			return fmt.Errorf("making %s the open part: %w", l.File, err)
+		}
+	}
+	for _, path := range l.Indexes {
+		if err := rebuildIndex(o, res.Dir, path); err != nil {
+			return fmt.Errorf("making %s anew: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// keepCopies copies what is going to be changed. Parts that are removed become their
+// own copies later.
+func (res *RepairResult) keepCopies(o options, now time.Time) error {
+	l := &res.Log
+	var paths []string
+	if l.Cut {
+		paths = append(paths, l.File)
+	}
+	paths = append(paths, l.Indexes...)
+	if res.State.next != nil && !res.State.Missing {
+		paths = append(paths, res.State.File, res.State.File+tempSuffix)
+	}
+	for _, path := range paths {
+		name, err := keepCopy(o.fs, res.Dir, path, now)
+		if errors.Is(err, fs.ErrNotExist) && (path != res.State.File && path != l.File) {
+			continue // an index, or a twin, that is not there
+		}
+		if err != nil {
+			return err
+		}
+		res.Copies = append(res.Copies, name)
+	}
+	return nil
+}
+
+// setAside gives a part the name of a copy, and removes its index file.
+func (res *RepairResult) setAside(o options, path string, now time.Time) error {
+	name, err := freeName(o.fs, path+copySuffix+now.UTC().Format(copyTime))
+	if err != nil {
+		return err
+	}
+	if err := o.fs.Rename(path, name); err != nil {
+		return err
+	}
+	res.Copies = append(res.Copies, name)
+	if first, ok := parsePartName(filepath.Base(path), partSuffix); ok {
+		if err := removeIfThere(o.fs, indexPath(res.Dir, first)); err != nil {
+			return err
+		}
+	}
+	return o.fs.SyncDir(res.Dir)
+}
+
+// makeOpenPart gives a part the open part's name, unless it has it.
+func makeOpenPart(fsys vfs.FS, dir, path string) error {
+	first, ok := parsePartName(filepath.Base(path), partSuffix)
+	if !ok {
+		return nil
+	}
+	if err := removeIfThere(fsys, indexPath(dir, first)); err != nil {
+		return err
+	}
+	if err := fsys.Rename(path, filepath.Join(dir, LogFile)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// rebuildIndex makes the index file of a sealed part anew.
+func rebuildIndex(o options, dir, path string) error {
+	first, ok := parsePartName(filepath.Base(path), indexSuffix)
+	if !ok {
+		return fmt.Errorf("%s is no index file", path)
+	}
+	x, err := scanPart(o.fs, part{path: partPath(dir, first), first: first, sealed: true}, maxLineLen(o.maxEntry))
+	if err != nil {
+		return err
+	}
+	if _, err := writeIndex(o.fs, dir, x); err != nil {
+		return err
+	}
+	return o.fs.SyncDir(dir)
 }
 
 // cutFile leaves the first size bytes of a file.

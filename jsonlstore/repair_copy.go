@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
@@ -13,6 +14,9 @@ import (
 // copySuffix is what the name of a copy has behind that of the file; the time
 // follows.
 const copySuffix = ".before-repair-"
+
+// copyTime is how the time stands in it.
+const copyTime = "20060102T150405Z"
 
 // copyTemp is where a copy is written before it has its name.
 const copyTemp = ".before-repair.tmp"
@@ -23,7 +27,7 @@ const maxCopies = 100
 // keepCopy puts a copy of a file beside it and makes it durable, name and all.
 // It never replaces a file. The caller holds the directory's lock.
 func keepCopy(fsys vfs.FS, dir, path string, at time.Time) (name string, err error) {
-	if name, err = freeName(fsys, path+copySuffix+at.UTC().Format("20060102T150405Z")); err != nil {
+	if name, err = freeName(fsys, path+copySuffix+at.UTC().Format(copyTime)); err != nil {
 		return "", err
 	}
 	temp := path + copyTemp
@@ -81,20 +85,17 @@ func copyTo(fsys vfs.FS, to, from string) (err error) {
 	return dst.Sync()
 }
 
-// replaceFile puts text in the place of a file at once, and makes it durable.
-func replaceFile(fsys vfs.FS, dir, path string, text []byte) error {
-	temp := path + tempSuffix
-	if err := removeIfThere(fsys, temp); err != nil {
-		return err
-	}
-	file, err := fsys.Create(temp, filePerm)
+// replaceStateOf puts text in the place of the state file at once, makes it durable,
+// and removes the twin, which says otherwise, only then: it may have been all there
+// was of a state.
+func replaceStateOf(fsys vfs.FS, dir string, text []byte) error {
+	path := filepath.Join(dir, StateFile)
+	temp := path + copyTemp
+	file, err := createAnew(fsys, temp)
 	if err != nil {
 		return err
 	}
-	n, err := file.WriteAt(text, 0)
-	if err == nil && n < len(text) {
-		err = io.ErrShortWrite
-	}
+	err = writeAll(file, text)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -104,6 +105,12 @@ func replaceFile(fsys vfs.FS, dir, path string, text []byte) error {
 	}
 	if err != nil {
 		return errors.Join(err, removeIfThere(fsys, temp))
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return err
+	}
+	if err := removeIfThere(fsys, path+tempSuffix); err != nil {
+		return err
 	}
 	return fsys.SyncDir(dir)
 }

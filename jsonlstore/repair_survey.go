@@ -1,10 +1,8 @@
 package jsonlstore
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -12,41 +10,10 @@ import (
 	"github.com/aiondb/aiondb-ha/logstore"
 )
 
-// walked is what a walk through the log came upon.
-type walked struct {
-	size  int64  // of the file
-	lines int    // blank and bad ones included
-	last  uint64 // index of the last good entry without the torn tail; 0: none
-	room  int64  // blanks at the end, written ahead
-	torn  *TornTail
-}
-
-// walkLog goes through the log at path as Open does: visit gets every good line,
-// damaged every place of damage. Good lines that turn out to belong to a torn
-// batch have been visited; their indexes are above last.
-func walkLog(o options, path string, visit func(rawLine, *parsedLine) error, damaged func(*logstore.CorruptionError) error) (walked, error) {
-	file, err := o.fs.Open(path)
-	if err != nil {
-		return walked{}, fmt.Errorf("opening %s: %w", path, err)
-	}
-	defer file.Close() // only read from
-	size, err := file.Size()
-	if err != nil {
-		return walked{}, fmt.Errorf("reading %s: %w", path, err)
-	}
-	sc := scanner{r: file, size: size, file: path, maxLine: maxLineLen(o.maxEntry), visit: visit, damaged: damaged}
-	torn, err := sc.run()
-	if err != nil {
-		return walked{}, err
-	}
-	return walked{size: size, lines: sc.lines, last: sc.last, room: sc.room, torn: torn}, nil
-}
-
 // survey is everything that Stat and Repair want to know of a log, from one walk.
 type survey struct {
-	walked
-	path    string
-	missing bool // there is no log file
+	w    logWalk
+	path string // of the open part
 
 	entries     int
 	first, last uint64 // indexes; 0, 0: no entries
@@ -59,12 +26,14 @@ type survey struct {
 
 	damage      []*logstore.CorruptionError
 	damageCount int
+	badIndexes  []*logstore.CorruptionError // of sealed parts: no entry is lost by them
 
 	kept struct { // what stands before the first damage
 		entries     int
 		first, last uint64
-		line        int   // number of the last line
-		end         int64 // behind it
+		path        string // of the part that holds the last line
+		line        int    // number of that
+		end         int64  // behind it
 	}
 	behind struct { // what can be read behind the first damage
 		entries     int
@@ -80,6 +49,7 @@ type surveyEntry struct {
 	index, term, commit uint64
 	kind                string // type
 	command             string // "": it is no command
+	path                string
 	line                int
 	end                 int64
 	damaged             bool // stands behind damage
@@ -87,41 +57,40 @@ type surveyEntry struct {
 
 func surveyLog(o options, dir string) (*survey, error) {
 	s := &survey{path: filepath.Join(dir, LogFile), types: make(map[string]int), commands: make(map[string]int)}
-	var err error
-	s.walked, err = walkLog(o, s.path, s.visit, func(e *logstore.CorruptionError) error { s.damaged(e); return nil })
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s.missing = true
-		return s, nil
-	case err != nil:
+	s.w = logWalk{o: o, dir: dir, visit: s.visit, damaged: func(e *logstore.CorruptionError) error { s.damaged(e); return nil }}
+	s.w.endPart = func() {
+		if n := len(s.pending); n > 0 && (s.w.torn == nil || s.pending[n-1].index <= s.w.last) {
+			s.settle()
+		}
+	}
+	if err := s.w.run(); err != nil {
 		return nil, err
 	}
-	if n := len(s.pending); n > 0 && (s.torn == nil || s.pending[n-1].index <= s.walked.last) {
-		s.settle()
-	}
-	return s, nil
+	return s, s.w.isStateDirectory()
 }
 
 func (s *survey) damaged(e *logstore.CorruptionError) {
+	if strings.HasSuffix(e.File, indexSuffix) {
+		s.badIndexes = append(s.badIndexes, e)
+		return
+	}
 	s.damageCount++
 	if len(s.damage) < MaxDamageListed {
 		s.damage = append(s.damage, e)
 	}
 }
 
-func (s *survey) visit(line rawLine, p *parsedLine) error {
+func (s *survey) visit(path string, line rawLine, p *parsedLine) error {
 	var l raft.Log
 	if err := p.fill(&l); err != nil { // the checksum is right, and yet
-		s.damaged(&logstore.CorruptionError{
-			File: s.path, Line: line.number, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice,
-		})
+		s.damaged(badPayload(path, line, p, err))
 		return nil
 	}
 	if p.batch == 0 || p.batch != s.batch && p.batch != s.firstPending() {
 		s.settle()
 		s.batch = p.batch
 	}
-	e := surveyEntry{index: p.index, term: p.term, commit: min(p.commit, p.index), kind: typeWord(l.Type), line: line.number, end: line.end, damaged: s.damageCount > 0}
+	e := surveyEntry{index: p.index, term: p.term, commit: min(p.commit, p.index), kind: typeWord(l.Type), path: path, line: line.number, end: line.end, damaged: s.damageCount > 0}
 	if l.Type == raft.LogCommand {
 		e.command = commandWord(l.Data)
 	}
@@ -173,7 +142,7 @@ func (s *survey) settle() {
 		if k.entries++; k.entries == 1 {
 			k.first = e.index
 		}
-		k.last, k.line, k.end = e.index, e.line, e.end
+		k.last, k.path, k.line, k.end = e.index, e.path, e.line, e.end
 	}
 	s.pending = s.pending[:0]
 }

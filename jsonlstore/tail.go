@@ -104,7 +104,7 @@ const tailPending = 1 << 20
 type follower struct {
 	o     options
 	dir   string
-	path  string
+	path  string // of the part that is read
 	show  int
 	waits bool // for a log that is not there
 	tell  func(TailEvent) error
@@ -112,7 +112,9 @@ type follower struct {
 	placed bool                                // the start was found
 	first  uint64                              // of the log; 0: it is empty
 	last   uint64                              // index of the last entry passed; 0: none
-	end    int64                               // where to read on
+	end    int64                               // where to read on in that part
+	sealed bool                                // it is sealed: nothing in it is being written
+	fresh  bool                                // it is the open part, and the last entry passed ends the part before it
 	resync bool                                // behind damage: any higher index may follow
 	marks  []mark                              // of entries up to last, the newest at the end
 	damage map[int64]*logstore.CorruptionError // places of damage from end on, by offset
@@ -160,7 +162,8 @@ func (f *follower) run(ctx context.Context, t TailOptions) error {
 
 // look tells what has happened since the last look.
 func (f *follower) look() error {
-	file, err := f.o.fs.Open(f.path)
+	path := filepath.Join(f.dir, LogFile)
+	file, err := f.o.fs.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, statErr := f.o.fs.Stat(f.dir); f.placed && errors.Is(statErr, fs.ErrNotExist) {
 			return fmt.Errorf("%s: %w", f.dir, ErrTailGone)
@@ -169,11 +172,14 @@ func (f *follower) look() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("opening %s: %w", f.path, err)
+		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	defer file.Close() // only read from
 	for range tailAttempts {
 		moved, err := f.lookAt(file)
+		if errors.Is(err, errMoved) && f.waits {
+			return nil // the next tick will see
+		}
 		if err != nil || !moved {
 			return err
 		}
@@ -184,27 +190,36 @@ func (f *follower) look() error {
 // lookAt looks at the open log; moved tells that it changed meanwhile.
 func (f *follower) lookAt(file vfs.File) (moved bool, err error) {
 	if !f.placed {
-		if err := f.place(file); err != nil {
+		if err := f.place(); err != nil {
 			return false, err
 		}
+	}
+	if err := f.seeFront(); err != nil {
+		return false, err
+	}
+	if err := f.catchUp(file); err != nil {
+		return false, err
 	}
 	size, err := file.Size()
 	if err != nil {
 		return false, fmt.Errorf("reading %s: %w", f.path, err)
 	}
-	if err := f.seeFront(); err != nil {
-		return false, err
-	}
 	grown := size != f.size
 	f.size = size
-	if n := len(f.marks); n > 0 && !stands(file, f.marks[n-1]) {
+	if n := len(f.marks); n > 0 && !f.fresh && !stands(file, f.marks[n-1]) {
 		if err := f.goBack(file); err != nil {
 			return false, err
+		}
+		if f.path != filepath.Join(f.dir, LogFile) {
+			return true, nil // it goes on in a sealed part
 		}
 	} else if n == 0 && size < f.end {
 		f.end, f.damage, f.stuck = 0, nil, stuck{}
 	} else if quiet, err := f.quiet(file, grown); err != nil || quiet {
 		return false, err
+	}
+	if size < f.end {
+		return true, nil // cut since
 	}
 	return f.readOn(file)
 }

@@ -12,13 +12,14 @@ type mark struct {
 	from, to int64 // its bytes, without blanks and newline
 	end      int64 // behind its line
 	sum      uint32
+	path     string // of the part that it was read in
 }
 
 // markOf describes the entry of a line.
-func markOf(index uint64, line rawLine, end int64) mark {
+func markOf(path string, index uint64, line rawLine, end int64) mark {
 	text := trimTail(line.text)
 	from := line.offset + line.skipped + int64(len(line.text)-len(bytes.TrimLeft(line.text, unwrittenOrBlank)))
-	m := mark{index: index, from: from, to: from + int64(len(text)), end: end}
+	m := mark{path: path, index: index, from: from, to: from + int64(len(text)), end: end}
 	head, tail := m.ends()
 	m.sum = crc32.Update(crc32.Checksum(text[:head], castagnoli), castagnoli, text[int64(len(text))-tail:])
 	return m

@@ -19,7 +19,7 @@ func (f *follower) readOn(file vfs.File) (moved bool, err error) {
 			return false, err
 		}
 		// A writer may have cut the tail and written anew while it was read.
-		if n := len(f.marks); n > 0 && !stands(file, f.marks[n-1]) {
+		if n := len(f.marks); n > 0 && f.marks[n-1].path == f.path && !stands(file, f.marks[n-1]) {
 			return true, nil
 		}
 		for _, m := range r.marks {
@@ -46,7 +46,7 @@ func (f *follower) isStuck(file vfs.File, at int64) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if f.waits && now != f.stuck {
+	if f.waits && !f.sealed && now != f.stuck {
 		f.stuck = now
 		f.stuck.scanned = false
 		return false, nil
@@ -54,7 +54,7 @@ func (f *follower) isStuck(file vfs.File, at int64) (again bool, err error) {
 	if f.stuck.scanned {
 		return false, nil
 	}
-	scan, err := f.scan(file, nil)
+	scan, err := f.scan(nil)
 	if err != nil {
 		return false, err
 	}
@@ -83,6 +83,7 @@ type round struct {
 func (f *follower) take(r round) error {
 	f.first, f.last, f.end, f.resync = r.first, r.last, r.end, r.resync
 	f.marks = append(f.marks, r.marks...)
+	f.fresh = f.fresh && len(r.marks) == 0
 	if over := len(f.marks) - tailMarks; over > tailMarks {
 		f.marks = append(f.marks[:0:0], f.marks[over:]...)
 	}
@@ -140,7 +141,7 @@ func (f *follower) addLine(r *round, line rawLine) bool {
 	} else if err != nil {
 		e := &logstore.CorruptionError{File: f.path, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice}
 		r.events = append(r.events, TailEvent{Kind: TailDamage, Damage: e})
-	} else {
+	} else if p.index >= r.first { // and not deleted
 		r.events = append(r.events, TailEvent{Kind: TailEntry, Entry: l})
 	}
 	if r.first == 0 {
@@ -152,7 +153,7 @@ func (f *follower) addLine(r *round, line rawLine) bool {
 	if !line.terminated { // without the blanks, in whose place the next comes
 		r.end = line.end - int64(len(line.text)-len(trimUnwritten(line.text)))
 	}
-	r.marks = append(r.marks, markOf(p.index, line, r.end))
+	r.marks = append(r.marks, markOf(f.path, p.index, line, r.end))
 	return true
 }
 

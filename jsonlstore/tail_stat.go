@@ -1,8 +1,6 @@
 package jsonlstore
 
 import (
-	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/aiondb/aiondb-ha/logstore"
@@ -10,9 +8,10 @@ import (
 
 // Stats is what a state directory holds, in numbers.
 type Stats struct {
-	File  string // path of the log
-	Bytes int64  // its length, without the room
-	Lines int    // how many it has, blank ones included
+	File   string // path of the open part of the log
+	Sealed int    // how many sealed parts lie before it
+	Bytes  int64  // length of all parts, without the room
+	Lines  int    // how many they have, blank ones included
 
 	Entries     int
 	First, Last uint64 // indexes of the first and the last; 0, 0: none
@@ -39,47 +38,37 @@ func Stat(dir string, opts ...Option) (Stats, error) {
 		return Stats{}, err
 	}
 	var st Stats
-	for attempt := range verifyAttempts {
+	err = settled(func() (bool, error) {
 		before := st.DamageCount
-		if st, err = statOnce(dir, o); err != nil {
-			return Stats{}, err
-		}
-		// What moves is a writer at work, what stays is damage.
-		if st.DamageCount == 0 || (attempt > 0 && st.DamageCount == before) {
-			break
-		}
-	}
-	return st, nil
+		var err error
+		st, err = statOnce(dir, o)
+		return st.DamageCount == 0 || st.DamageCount == before, err
+	})
+	return st, err
 }
 
 func statOnce(dir string, o options) (Stats, error) {
 	st := Stats{State: StateReport{File: filepath.Join(dir, StateFile)}}
-	// The state first, as in Verify.
-	loaded, err := loadState(o.fs, st.State.File)
-	state := loaded.st
-	if err != nil && !errors.As(err, &st.StateError) {
-		return st, err
-	}
 	sv, err := surveyLog(o, dir)
 	if err != nil {
 		return st, err
 	}
-	if sv.missing && state == nil && st.StateError == nil {
-		return st, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
-	}
-	st.State.fill(loaded, st.StateError)
-	st.File, st.Bytes, st.Lines = sv.path, sv.size-sv.room, sv.lines
+	w := &sv.w
+	st.State.fill(w.loaded, w.stateDamage)
+	st.StateError = w.stateDamage
+	st.File = sv.path
+	st.Sealed, st.Bytes, st.Lines, st.RoomBytes = w.sizes()
 	st.Entries, st.First, st.Last, st.Terms = sv.entries, sv.first, sv.last, sv.terms
-	st.Batches, st.Types, st.Commands, st.RoomBytes = sv.batches, sv.types, sv.commands, sv.room
-	st.Torn, st.DamageCount = sv.torn, sv.damageCount
+	st.Batches, st.Types, st.Commands = sv.batches, sv.types, sv.commands
+	st.Torn, st.DamageCount = w.torn, sv.damageCount+len(sv.badIndexes)
 	st.Commit = min(sv.commit, sv.last)
-	switch {
-	case st.StateError != nil:
+	if st.StateError != nil {
 		st.DamageCount++
-	case state != nil && state.commit > sv.last && !state.foreign:
+	}
+	if w.commitBeyond() != nil {
 		st.DamageCount++
-	case state != nil:
-		st.Commit = max(st.Commit, min(state.commit, sv.last))
+	} else if w.loaded.st != nil {
+		st.Commit = max(st.Commit, min(w.loaded.st.commit, sv.last))
 	}
 	return st, nil
 }

@@ -258,8 +258,23 @@ func TestTailPassesDamage(t *testing.T) {
 // TestTailBesideAWriter follows a store at work, with its own looks between any
 // two writes, and wants to end up with what the store holds.
 func TestTailBesideAWriter(t *testing.T) {
+	for _, bytes := range partSizes {
+		t.Run(fmt.Sprint("parts of ", bytes), func(t *testing.T) { tailBesideAWriter(t, bytes) })
+	}
+}
+
+// partsOf has the store seal parts of about that many bytes; 0: as long as usual.
+func partsOf(bytes int64) Option {
+	return func(o *options) {
+		if bytes > 0 {
+			o.partBytes, o.loadedParts = bytes, 2
+		}
+	}
+}
+
+func tailBesideAWriter(t *testing.T, bytes int64) {
 	dir := t.TempDir()
-	s := mustOpen(t, dir)
+	s := mustOpen(t, dir, partsOf(bytes))
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -3,12 +3,10 @@ package jsonlstore
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 )
 
@@ -21,9 +19,10 @@ const verifyAttempts = 3
 
 // Report is what Verify found in a state directory.
 type Report struct {
-	File  string // path of the log
-	Bytes int64  // its length, without the room
-	Lines int    // how many it has, blank ones included
+	File   string // path of the open part of the log
+	Sealed int    // how many sealed parts lie before it
+	Bytes  int64  // length of all parts, without the room
+	Lines  int    // how many they have, blank ones included
 	// RoomBytes is what is written ahead as blanks behind the last entry.
 	RoomBytes int64
 
@@ -31,12 +30,12 @@ type Report struct {
 	First, Last uint64 // indexes of the first and the last; 0, 0: none
 	Terms       []TermSpan
 	Commit      uint64 // the commit index, 0: unknown
-
 	// Torn is what a crash, or a writer at work, left behind the last entry;
 	// nil if there is nothing. It was never acknowledged.
 	Torn *TornTail
-	// Damage lists what is wrong, in the order of the file, up to
-	// MaxDamageListed places; the state file's comes last.
+	// Damage lists what is wrong, in the order of the log, up to
+	// MaxDamageListed places; the state file's comes last. The index file of a sealed
+	// part that is of no use is among it, though no entry is lost by that.
 	Damage      []*logstore.CorruptionError
 	DamageCount int
 
@@ -73,7 +72,8 @@ func (r *Report) damaged(e *logstore.CorruptionError) {
 }
 
 // Verify reads everything in a state directory and checks all of it: every
-// checksum, every payload, contiguity, and the two files against each other.
+// checksum, every payload, contiguity within the parts of the log and from each to the
+// next, index files against their parts, and the log against the state file.
 // It takes no lock and changes nothing, so it may run beside a node. An error
 // means that it could not be read at all; damage is in the report.
 func Verify(dir string, opts ...Option) (Report, error) {
@@ -82,85 +82,63 @@ func Verify(dir string, opts ...Option) (Report, error) {
 		return Report{}, err
 	}
 	var report Report
-	for attempt := range verifyAttempts {
+	err = settled(func() (bool, error) {
 		before := report
-		if report, err = verifyOnce(dir, o); err != nil {
-			return Report{}, err
+		var err error
+		report, err = verifyOnce(dir, o)
+		return report.OK() || sameDamage(&before, &report), err
+	})
+	return report, err
+}
+
+// settled has look called until it says that what it saw is no writer at work: what
+// moves is that, what stays is damage.
+func settled(look func() (done bool, err error)) (err error) {
+	for range verifyAttempts {
+		var done bool
+		if done, err = look(); errors.Is(err, errMoved) {
+			continue
 		}
-		// What moves is a writer at work, what stays is damage.
-		if report.OK() || (attempt > 0 && sameDamage(&before, &report)) {
-			break
+		if err != nil || done {
+			return err
 		}
 	}
-	return report, nil
+	return err
 }
 
 func sameDamage(a, b *Report) bool {
-	return a.DamageCount == b.DamageCount && a.Damage[0].Offset == b.Damage[0].Offset && a.Damage[0].Reason == b.Damage[0].Reason
+	return a.DamageCount == b.DamageCount && a.Damage[0].Error() == b.Damage[0].Error()
 }
 
 func verifyOnce(dir string, o options) (Report, error) {
 	r := Report{File: filepath.Join(dir, LogFile), State: StateReport{File: filepath.Join(dir, StateFile)}}
-	// The state first: a running node writes it before it cuts the log, and never
-	// claims more than the log holds.
-	loaded, err := loadState(o.fs, r.State.File)
-	state := loaded.st
-	var stateDamage *logstore.CorruptionError
-	if err != nil && !errors.As(err, &stateDamage) {
+	w := logWalk{o: o, dir: dir, visit: r.addLine, damaged: func(e *logstore.CorruptionError) error { r.damaged(e); return nil }}
+	if err := w.run(); err != nil {
 		return r, err
 	}
-	file, err := o.fs.Open(r.File)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if state == nil && stateDamage == nil {
-			return r, fmt.Errorf("%s holds neither %s nor %s: not a state directory", dir, LogFile, StateFile)
-		}
-	case err != nil:
-		return r, fmt.Errorf("opening %s: %w", r.File, err)
-	default:
-		defer file.Close() // only read from
-		if err := r.readLog(file, o); err != nil {
-			return r, err
-		}
+	if err := w.isStateDirectory(); err != nil {
+		return r, err
 	}
-	r.State.fill(loaded, stateDamage)
-	switch {
-	case stateDamage != nil:
-		r.damaged(stateDamage)
-	case state == nil:
-	case state.commit > r.Last && !state.foreign:
-		r.damaged(commitBeyondLog(r.File, r.Lines, r.Bytes, r.Last, state.commit))
-	default:
-		r.Commit = max(r.Commit, min(state.commit, r.Last))
+	r.Sealed, r.Bytes, r.Lines, r.RoomBytes = w.sizes()
+	r.Torn = w.torn
+	r.dropAfter(w.last)
+	r.Commit = min(r.Commit, r.Last)
+	r.State.fill(w.loaded, w.stateDamage)
+	if e := w.commitBeyond(); e != nil {
+		r.damaged(e)
+	} else if w.loaded.st != nil {
+		r.Commit = max(r.Commit, min(w.loaded.st.commit, r.Last))
+	}
+	if w.stateDamage != nil {
+		r.damaged(w.stateDamage)
 	}
 	return r, nil
 }
 
-func (r *Report) readLog(file vfs.File, o options) error {
-	size, err := file.Size()
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", r.File, err)
-	}
-	sc := scanner{
-		r: file, size: size, file: r.File, maxLine: maxLineLen(o.maxEntry),
-		visit:   r.addLine,
-		damaged: func(e *logstore.CorruptionError) error { r.damaged(e); return nil },
-	}
-	if r.Torn, err = sc.run(); err != nil {
-		return err
-	}
-	r.Bytes, r.Lines, r.RoomBytes = size-sc.room, sc.lines, sc.room
-	r.dropAfter(sc.last)
-	r.Commit = min(r.Commit, r.Last)
-	return nil
-}
-
-func (r *Report) addLine(line rawLine, p *parsedLine) error {
+func (r *Report) addLine(path string, line rawLine, p *parsedLine) error {
 	var l raft.Log
 	if err := p.fill(&l); err != nil { // the checksum is right, and yet
-		r.damaged(&logstore.CorruptionError{
-			File: r.File, Line: line.number, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice,
-		})
+		r.damaged(badPayload(path, line, p, err))
 		return nil
 	}
 	if r.Entries == 0 {
@@ -175,6 +153,12 @@ func (r *Report) addLine(line rawLine, p *parsedLine) error {
 		r.Terms = append(r.Terms, TermSpan{Term: p.term, First: p.index, Last: p.index})
 	}
 	return nil
+}
+
+func badPayload(path string, line rawLine, p *parsedLine, err error) *logstore.CorruptionError {
+	return &logstore.CorruptionError{
+		File: path, Line: line.number, Offset: line.offset, Index: p.index, Reason: err.Error(), Advice: logAdvice,
+	}
 }
 
 // dropAfter takes out entries that were good by themselves but belong to a

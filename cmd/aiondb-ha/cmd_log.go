@@ -176,6 +176,7 @@ func shorten(raw []byte) string {
 type verdict struct {
 	OK          bool         `json:"ok"`
 	File        string       `json:"file"`
+	Sealed      int          `json:"sealed_parts,omitempty"`
 	Bytes       int64        `json:"bytes"`
 	Lines       int          `json:"lines"`
 	Entries     int          `json:"entries"`
@@ -221,7 +222,7 @@ type stateBody struct {
 
 func newVerdict(r jsonlstore.Report) verdict {
 	v := verdict{
-		OK: r.OK(), File: r.File, Bytes: r.Bytes, Lines: r.Lines, Entries: r.Entries, First: r.First, Last: r.Last, Commit: r.Commit,
+		OK: r.OK(), File: r.File, Sealed: r.Sealed, Bytes: r.Bytes, Lines: r.Lines, Entries: r.Entries, First: r.First, Last: r.Last, Commit: r.Commit,
 		Terms: []termBody{}, DamageCount: r.DamageCount, Damage: []damageBody{},
 		State: stateBody{r.State.File, r.State.Missing && stateDamage(r) == nil, r.State.CurrentTerm, r.State.VotedTerm, strings.ToValidUTF8(r.State.VotedFor, "\ufffd"), r.State.CommitIndex},
 	}
@@ -281,6 +282,9 @@ func reportTable(r jsonlstore.Report, style term.Style) *term.Table {
 	tab := term.NewTable()
 	row := func(name, format string, args ...any) { tab.Row(style.Dim(name), fmt.Sprintf(format, args...)) }
 	row("log", "%s, %d bytes, %d lines", term.Safe(r.File), r.Bytes, r.Lines)
+	if r.Sealed > 0 {
+		row("sealed parts", "%d before it; bytes and lines are of all", r.Sealed)
+	}
 	if r.Entries == 0 {
 		row("entries", "none")
 	} else {

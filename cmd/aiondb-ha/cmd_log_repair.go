@@ -25,6 +25,8 @@ type repairBody struct {
 type repairLogBody struct {
 	File             string       `json:"file"`
 	Cut              bool         `json:"cut"`
+	Removed          []string     `json:"removed,omitempty"`
+	Indexes          []string     `json:"indexes,omitempty"`
 	DamageCount      int          `json:"damage_count"`
 	Damage           []damageBody `json:"damage"`
 	KeptLines        int          `json:"kept_lines"`
@@ -55,7 +57,7 @@ func newRepairBody(p jsonlstore.RepairPlan, done bool, copies []string) repairBo
 	body := repairBody{
 		Needed: p.Needed(), Done: done, Copies: append([]string{}, copies...),
 		Log: repairLogBody{
-			File: l.File, Cut: l.Cut, DamageCount: l.DamageCount, Damage: []damageBody{},
+			File: l.File, Cut: l.Cut, Removed: l.Removed, Indexes: l.Indexes, DamageCount: l.DamageCount, Damage: []damageBody{},
 			KeptLines: l.KeptLines, KeptBytes: l.KeptBytes, KeptEntries: l.KeptEntries, KeptFirst: l.KeptFirst, KeptLast: l.KeptLast,
 			LostFirst: l.LostFirst, LostLast: l.LostLast, LostReadable: l.LostReadable, LostCommitted: l.LostCommitted, LostAcknowledged: l.LostAcknowledged,
 		},
@@ -150,10 +152,17 @@ func (r *repairTable) log() {
 		if d.Index > 0 {
 			index = fmt.Sprintf(", index %d", d.Index)
 		}
-		r.row("damage", "line %d, byte offset %d%s: %s", d.Line, d.Offset, index, term.Safe(d.Reason))
+		where := ""
+		if d.File != l.File {
+			where = term.Safe(d.File) + ": "
+		}
+		r.row("damage", "%sline %d, byte offset %d%s: %s", where, d.Line, d.Offset, index, term.Safe(d.Reason))
 	}
 	if s := r.p.State; s.LowerCommit && !l.Cut {
 		r.row("damage", "the log ends with index %d, but %s says that %d was committed", l.KeptLast, term.Safe(s.File), s.CommitWas)
+	}
+	for _, path := range l.Indexes {
+		r.row("index", "%s is made anew from its part; no entry is lost by that", term.Safe(path))
 	}
 	kept := entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast)
 	if l.KeptLines > 0 {
@@ -162,6 +171,9 @@ func (r *repairTable) log() {
 	r.row("kept", "%s", kept)
 	if l.Cut {
 		r.row("cut off", "%s, from byte offset %d, %d bytes", span("line", "lines", min(l.KeptLines+1, l.Lines), l.Lines), l.KeptBytes, l.Bytes-l.KeptBytes)
+	}
+	for _, path := range l.Removed {
+		r.row("set aside", "%s, as a whole", term.Safe(path))
 	}
 	r.lost()
 }

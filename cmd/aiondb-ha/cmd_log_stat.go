@@ -17,6 +17,7 @@ const maxTermsShown = 12
 // statBody is what log stat prints as JSON.
 type statBody struct {
 	File        string         `json:"file"`
+	Sealed      int            `json:"sealed_parts,omitempty"`
 	Bytes       int64          `json:"bytes"`
 	Lines       int            `json:"lines"`
 	Entries     int            `json:"entries"`
@@ -36,7 +37,7 @@ type statBody struct {
 func newStatBody(st jsonlstore.Stats) statBody {
 	s := st.State
 	body := statBody{
-		File: st.File, Bytes: st.Bytes, Lines: st.Lines, Entries: st.Entries, First: st.First, Last: st.Last, Commit: st.Commit,
+		File: st.File, Sealed: st.Sealed, Bytes: st.Bytes, Lines: st.Lines, Entries: st.Entries, First: st.First, Last: st.Last, Commit: st.Commit,
 		Terms: []termBody{}, Types: st.Types, Commands: st.Commands, Batches: st.Batches, RoomBytes: st.RoomBytes, DamageCount: st.DamageCount,
 		State: stateBody{s.File, s.Missing, s.CurrentTerm, s.VotedTerm, strings.ToValidUTF8(s.VotedFor, "\ufffd"), s.CommitIndex},
 	}
@@ -70,6 +71,9 @@ func statTable(st jsonlstore.Stats, style term.Style) *term.Table {
 	tab := term.NewTable()
 	row := func(name, format string, args ...any) { tab.Row(style.Dim(name), fmt.Sprintf(format, args...)) }
 	row("log", "%s, %d bytes, %d lines", term.Safe(st.File), st.Bytes, st.Lines)
+	if st.Sealed > 0 {
+		row("sealed parts", "%d before it; bytes and lines are of all", st.Sealed)
+	}
 	if st.Entries == 0 {
 		row("entries", "none")
 	} else {
