@@ -152,7 +152,8 @@ func (c *cluster) checkBest(p *process, epoch protocol.Epoch) {
 			position = q.db.log.position(q.db.flushed)
 			q.db.mu.Unlock()
 		} else {
-			position = m.wal.position(m.wal.end())
+			left := m.left()
+			position = left.position(left.end())
 		}
 		if position.Compare(own) <= 0 {
 			others++

@@ -42,7 +42,16 @@ type machine struct {
 	logs  *logstore.Memory
 	snap  *snapshot
 	floor *memfs.FS
-	wal   wal
+
+	mu  sync.Mutex
+	wal wal // guarded by mu: others look at it
+}
+
+// left returns the log that the last process left.
+func (m *machine) left() wal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wal
 }
 
 // process is one run of a node, from a start to a crash.
@@ -83,7 +92,7 @@ func (c *cluster) start(m *machine) error {
 	slower := func(d time.Duration) time.Duration { return lasts(d, p.permille) }
 	p.store = &logs{Memory: m.logs, p: p}
 	p.snaps = &snapshots{p: p, latest: m.snap}
-	p.db = newDatabase(p, m.wal)
+	p.db = newDatabase(p, m.left())
 	p.fsm = fsm.New(nil)
 	p.wire = newWire(p)
 	p.cons = raftshim.NewConsensus()
@@ -172,8 +181,11 @@ func (p *process) kill() {
 		if p.c.broken.ackUnflushed {
 			keep = p.db.flushed
 		}
-		m.wal = p.db.log.copy(keep)
+		left := p.db.log.copy(keep)
 		p.db.mu.Unlock()
+		m.mu.Lock()
+		m.wal = left
+		m.mu.Unlock()
 		close(p.dead)
 		p.c.tasks.Go(p.bury)
 	})
