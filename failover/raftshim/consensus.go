@@ -262,7 +262,15 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 		return 0, c.notLeader()
 	}
 	if c.proven.Load() != term {
-		if _, err := c.CommitNoop(ctx); err != nil {
+		if _, err := c.CommitNoop(ctx); errors.Is(err, failover.ErrOutcomeUnknown) {
+			// Of that entry; of the read nothing was done. Unless the time is up,
+			// it is the end of this leadership, and another leader can be asked.
+			sentinel := failover.ErrNoQuorum
+			if ctx.Err() == nil {
+				sentinel = failover.ErrNotLeader
+			}
+			return 0, fmt.Errorf("read index: %w: %s", sentinel, err.Error())
+		} else if err != nil {
 			return 0, fmt.Errorf("read index: %w", err)
 		}
 		term = c.proven.Load()

@@ -130,3 +130,23 @@ func TestTransferInVainHoldsNothingBack(t *testing.T) {
 		}
 	})
 }
+
+// A read that fails was not done: of that nothing is unknown, also when the
+// leader could not commit the entry that it must have committed before.
+func TestReadIndexIsNeverUnknown(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, all []*machine) {
+		leader := all[0]
+		for _, m := range all {
+			m.inner.DisconnectAll()
+		}
+		if _, err := leader.cons.ReadIndex(bounded(t, 20*time.Millisecond)); !errors.Is(err, failover.ErrNoQuorum) || errors.Is(err, failover.ErrOutcomeUnknown) {
+			t.Errorf("out of time: %v, want no quorum", err)
+		}
+		if leader.raft.State() != raft.Leader {
+			t.Fatal("leads no more already")
+		}
+		if _, err := leader.cons.ReadIndex(bounded(t, 10*time.Second)); !errors.Is(err, failover.ErrNotLeader) || errors.Is(err, failover.ErrOutcomeUnknown) {
+			t.Errorf("leadership lost: %v, want not leader", err)
+		}
+	})
+}
