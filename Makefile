@@ -26,7 +26,7 @@ demo: build ## start three real nodes, kill the primary, watch another take over
 test: ## run every test under the race detector
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
 	$(GO) test -race $(TESTFLAGS) ./...
-	$(GO) test -v -run 'TestFailovers|TestMutants|TestDefences' ./internal/sim $(TESTFLAGS) -sim.failovers=10000
+	$(GO) test -timeout 30m -v -run 'TestFailovers|TestMutants|TestDefences' ./internal/sim $(TESTFLAGS) -sim.failovers=10000
 	@$(MAKE) --no-print-directory crash-images
 	cd bench && $(GO) test $(TESTFLAGS) ./...
 

@@ -22,7 +22,7 @@ func TestDefences(t *testing.T) {
 			[]string{"I1", "I4", "stale"}, "I1", Mix{Nodes: 5, Faults: 60, Pace: 400 * time.Millisecond}},
 		{"without the floor's refusing nobody speaks beside another", breakage{fenceIgnored: true, barIgnored: true},
 			[]string{"I3", "I5", "I6", "history", "stale"}, "I5", Mix{Nodes: 3, Faults: 60, Pace: 400 * time.Millisecond, Drift: DriftAllowed,
-				Only: []string{"isolate", "pause", "crash", "cut", "cutone", "rough", "slow"}}},
+				Only: []string{"fade", "ambush", "pause"}}},
 	} {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
@@ -36,7 +36,19 @@ func TestDefences(t *testing.T) {
 					t.Errorf("%v", r)
 				}
 			}
-			if shown == 0 && !raced {
+			// What shows the break may be rare: until it is seen.
+			for try := uint64(0); shown == 0 && try < scriptTries; try++ {
+				s, err := ParseScript("nodes=3 seed=1; 1s rough 0 0 700ms 1s" + isolations)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Seed += try
+				r := Run(t, s, Options{broken: d.broken, tolerate: d.tolerate})
+				if shown += r.tolerated[d.shown]; len(r.Violations) > 0 {
+					t.Errorf("%v", r)
+				}
+			}
+			if shown == 0 {
 				t.Errorf("%s is never violated: the line of defence is not broken, and the test shows nothing", d.shown)
 			}
 			t.Logf("%s is violated %d times", d.shown, shown)
