@@ -6,6 +6,7 @@ require (
 	github.com/aiondb/aiondb-ha v0.0.0
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/raft v1.8.0
+	github.com/hashicorp/raft-boltdb v0.0.0-20230125174641-2a8082862702
 	github.com/hashicorp/raft-boltdb/v2 v2.3.1
 	github.com/hashicorp/raft-wal v0.4.0
 	go.etcd.io/bbolt v1.4.3
@@ -21,6 +22,7 @@ require (
 	github.com/fatih/color v1.13.0 // indirect
 	github.com/hashicorp/go-immutable-radix v1.3.1 // indirect
 	github.com/hashicorp/go-metrics v0.7.0 // indirect
+	github.com/hashicorp/go-msgpack v1.1.5 // indirect
 	github.com/hashicorp/go-msgpack/v2 v2.1.5 // indirect
 	github.com/hashicorp/golang-lru v1.0.2 // indirect
 	github.com/mattn/go-colorable v0.1.12 // indirect
@@ -36,3 +38,7 @@ replace github.com/aiondb/aiondb-ha => ../
 // longer has; raft v1.8.0 asks for v0.7.0. The last version with it serves both.
 // That is why the peers live in a module of their own.
 replace github.com/hashicorp/go-metrics => github.com/hashicorp/go-metrics v0.6.0
+
+// What raft-boltdb v1 asks for, and programs with it have: raft-wal asks for
+// v1.1.5, which was retracted because it writes times in another form.
+replace github.com/hashicorp/go-msgpack => github.com/hashicorp/go-msgpack v0.5.5

@@ -50,7 +50,8 @@ type Store struct {
 	path   string
 	db     *bbolt.DB
 	noSync bool
-	msg    codec.MsgpackHandle
+	read   codec.MsgpackHandle // takes both forms of time
+	write  codec.MsgpackHandle
 }
 
 var (
@@ -72,8 +73,9 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path, db: db, noSync: o.NoSync}
-	// The form of time that go-msgpack had first, and that all versions read.
-	s.msg.TimeNotBuiltin = true
+	// The form of time that go-msgpack had first, and that raft-boltdb v2 writes by
+	// default. Reading with it set takes that form alone.
+	s.write.TimeNotBuiltin = true
 	if err := s.buckets(o.ReadOnly); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -217,7 +219,7 @@ func (s *Store) Each(index uint64, yield func(*raft.Log) bool) error {
 
 func (s *Store) decode(index uint64, value []byte, log *raft.Log) error {
 	var l raft.Log
-	if err := codec.NewDecoderBytes(value, &s.msg).Decode(&l); err != nil {
+	if err := codec.NewDecoderBytes(value, &s.read).Decode(&l); err != nil {
 		return s.damagedEntry(index, err.Error())
 	}
 	if l.Index != index {
@@ -238,7 +240,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 		bucket.FillPercent = 0.9 // entries come in order
 		for _, l := range logs {
 			var value []byte
-			if err := codec.NewEncoderBytes(&value, &s.msg).Encode(l); err != nil {
+			if err := codec.NewEncoderBytes(&value, &s.write).Encode(l); err != nil {
 				return fmt.Errorf("encoding log entry %d: %w", l.Index, err)
 			}
 			if err := bucket.Put(key(l.Index), value); err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
 
@@ -92,6 +93,35 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if v, err := s.Get([]byte("none")); v != nil || err != logstore.ErrKeyNotFound { //nolint:errorlint // the bare error is the contract
 		t.Fatalf("Get of a missing key: %q, %v", v, err)
+	}
+}
+
+// TestBothFormsOfTime reads entries as go-msgpack writes them by default, with
+// the time as an extension, and in the older form.
+func TestBothFormsOfTime(t *testing.T) {
+	for _, notBuiltin := range []bool{false, true} {
+		path := write(t)
+		db, err := bbolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &raft.Log{Index: 9, Term: 3, Data: []byte("x"), AppendedAt: time.Unix(1<<34+1, 999_999_999)}
+		var h codec.MsgpackHandle
+		h.TimeNotBuiltin = notBuiltin
+		var value []byte
+		if err := codec.NewEncoderBytes(&value, &h).Encode(want); err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("logs")).Put([]byte{0, 0, 0, 0, 0, 0, 0, 9}, value)
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var got raft.Log
+		if err := open(t, path, boltstore.Options{ReadOnly: true}).GetLog(9, &got); err != nil || !storetest.Same(&got, want) {
+			t.Errorf("TimeNotBuiltin %v: %v, %v", notBuiltin, got, err)
+		}
 	}
 }
 

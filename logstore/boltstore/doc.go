@@ -10,8 +10,10 @@
 //
 // Version 1 was written by boltdb/bolt, whose file format bbolt kept. The time
 // in an entry stands in one of two forms, depending on the version of
-// go-msgpack that wrote it; both are read. Written is the form that every
-// raft-boltdb reads, the older one.
+// go-msgpack that wrote it; both are read. Written is the older one, which
+// raft-boltdb v2 writes by default and reads as v1 does with the go-msgpack
+// v0.5.5 that it asks for. With go-msgpack v1.1.5, retracted since, v1 reads the
+// newer form alone, and so nothing that v2 writes by default.
 //
 // A Store has the habits of raft-boltdb v2 where a program might rely on them.
 // logstore.Checked puts the contract of a logstore.Store on top.

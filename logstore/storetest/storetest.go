@@ -32,9 +32,9 @@ type Open func(t testing.TB) logstore.Store
 func Run(t *testing.T, open Open, known ...Deviation) {
 	deviations := byCheck(t, known)
 	for _, c := range checks() {
+		d, deviates := deviations[c.name]
+		delete(deviations, c.name)
 		t.Run(c.name, func(t *testing.T) {
-			d, deviates := deviations[c.name]
-			delete(deviations, c.name)
 			if deviates {
 				d.confirm(t, func(t testing.TB) { c.run(t, open) })
 				return

@@ -179,9 +179,9 @@ func RunPersistent(t *testing.T, open OpenDir, known ...Deviation) {
 		{"StableValuesComeBack", testReopenedStable},
 		{"RandomAgainstReference", testReopenedRandom},
 	} {
+		d, deviates := deviations[c.name]
+		delete(deviations, c.name)
 		t.Run(c.name, func(t *testing.T) {
-			d, deviates := deviations[c.name]
-			delete(deviations, c.name)
 			if deviates {
 				d.confirm(t, func(t testing.TB) { c.test(t, open) })
 				return
