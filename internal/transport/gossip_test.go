@@ -133,8 +133,9 @@ func TestGarbagePacketsAreDropped(t *testing.T) {
 		_, _ = stranger.Write(garbage[:1+i%1400])
 	}
 	eventually(t, "gossip goes on", func() bool { return ga.alive() == "1 2" && gb.alive() == "1 2" })
-	if n := strings.Count(log.String(), "[WARN]"); n != 1 || strings.Contains(ga.log.String(), "[WARN]") {
-		t.Errorf("%d warnings:\n%.2000s%.2000s", n, log, ga.log)
+	// A busy machine may have given up a probe over TCP, which is another matter.
+	if n := strings.Count(log.String(), "gossip packet dropped"); n != 1 || strings.Contains(ga.log.String(), "[WARN]") {
+		t.Errorf("%d warnings of dropped packets:\n%.2000s%.2000s", n, log, ga.log)
 	}
 	if n := a.Stats().PacketsForeign; n == 0 || n > 2000 {
 		t.Errorf("%d packets were counted", n)
