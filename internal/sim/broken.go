@@ -24,7 +24,6 @@ type breakage struct {
 	noDrift              bool          // neither side allows for clocks that are off
 	barIgnored           bool          // AppendEntries below the floor succeed
 	timeoutNowFromAnyone bool          // a TimeoutNow is taken for the leader's
-	lsnFirst             bool          // positions are compared by LSN alone
 	answerBeforePromise  bool          // ballots are granted before the promise is made
 	floorForgotten       bool          // the floor's file is lost in a crash
 	fenceIgnored         bool          // the database takes what it is sent, whatever was fenced
@@ -66,20 +65,13 @@ func (l brokenLease) Age(epoch protocol.Epoch) (time.Duration, protocol.Epoch) {
 }
 
 // reply changes an answer on its way out.
-func (b *breakage) reply(question, m protocol.Message) protocol.Message {
+func (b *breakage) reply(m protocol.Message) protocol.Message {
 	a, is := m.(protocol.BallotAnswer)
 	if !is {
 		return m
 	}
 	if b.ageIgnored {
 		a.AgeUS = protocol.AgeInfinite
-	}
-	if asked, is := question.(protocol.BallotRequest); is && b.lsnFirst && a.Refusal != protocol.BallotStaleEpoch && a.Refusal != protocol.BallotUnavailable {
-		a.Refusal = protocol.BallotGranted
-		if a.Position.LSN > asked.Position.LSN {
-			a.Refusal = protocol.BallotBetter
-		}
-		a.Position.Timeline = asked.Position.Timeline
 	}
 	return a
 }

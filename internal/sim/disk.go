@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -177,7 +178,7 @@ func (d floorDisk) Read(path string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	data := make([]byte, min(size, int64(limit)))
-	if _, err := file.ReadAt(data, 0); err != nil && err != io.EOF {
+	if _, err := file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return data, nil

@@ -251,7 +251,7 @@ func (p *process) answer(ctx context.Context, from protocol.NodeID, m protocol.M
 	if p.isDead() {
 		return nil, errDead
 	}
-	return recode(agesOut(p.c.broken.reply(m, reply), p.permille))
+	return recode(agesOut(p.c.broken.reply(reply), p.permille))
 }
 
 // recode takes a message through its bytes.
