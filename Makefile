@@ -7,6 +7,11 @@ LDFLAGS := -X main.version=$(VERSION)
 TESTFLAGS ?=
 IMAGES  ?= 100000
 
+# Modules of their own, because they need other versions than the main one:
+# the stores of other projects, and programs that use them.
+NESTED  := bench examples/kv examples/raft17
+nested   = @for m in $(NESTED); do echo "cd $$m && $(1)"; (cd $$m && $(1)) || exit 1; done
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -28,7 +33,7 @@ test: ## run every test under the race detector
 	$(GO) test -race $(TESTFLAGS) ./...
 	$(GO) test -timeout 30m -v -run 'TestFailovers|TestMutants|TestDefences' ./internal/sim $(TESTFLAGS) -sim.failovers=10000
 	@$(MAKE) --no-print-directory crash-images
-	cd bench && $(GO) test $(TESTFLAGS) ./...
+	$(call nested,$(GO) test $(TESTFLAGS) ./...)
 
 .PHONY: sim-day
 sim-day: ## simulate 24 hours of five nodes and mixed faults, some ten minutes
@@ -48,17 +53,17 @@ format: ## fail if a file is not formatted
 .PHONY: vet
 vet: ## go vet
 	$(GO) vet ./...
-	cd bench && $(GO) vet ./...
+	$(call nested,$(GO) vet ./...)
 
 .PHONY: lint
 lint: ## golangci-lint with gosec and staticcheck, pinned in tools/go.mod; the first time it is built, in minutes
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
-	cd bench && $(GO) tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	$(call nested,$(GO) tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...)
 
 .PHONY: tidy
 tidy: ## fail if go.mod or go.sum is not tidy
 	$(GO) mod tidy -diff
-	cd bench && $(GO) mod tidy -diff
+	$(call nested,$(GO) mod tidy -diff)
 
 MINUTES ?= 1
 PROFILE ?=

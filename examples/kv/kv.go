@@ -29,6 +29,10 @@ import (
 // only voter.
 const applyTimeout = 30 * time.Second
 
+// alone is how long the only node waits for a leader before it becomes one:
+// there is nobody else to wait for.
+const alone = 50 * time.Millisecond
+
 // Start starts a node whose log is in dir. The store it returns is closed after the
 // node is shut down.
 type Start func(dir string, fsm raft.FSM) (node *raft.Raft, store io.Closer, err error)
@@ -50,6 +54,7 @@ func Config() *raft.Config {
 	conf := raft.DefaultConfig()
 	conf.LocalID = "kv"
 	conf.Logger = hclog.NewNullLogger()
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = alone, alone, alone
 	return conf
 }
 

@@ -14,26 +14,35 @@ import (
 	"github.com/aiondb/aiondb-ha/logstore/kinds"
 )
 
+// runner runs a step and returns what it prints; it must succeed and say nothing
+// on the side: a trial would tell there what differs.
+type runner func(name, dir string, args ...string) string
+
 // programs builds all the steps, once for all tests.
-func programs(t *testing.T) func(name, dir string, args ...string) string {
+func programs(t *testing.T) (run runner, exec func(name, dir string, args ...string) (out, side string, err error)) {
 	t.Helper()
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./...").CombinedOutput(); err != nil {
+	if out, err := command("go", "build", "-o", bin+string(filepath.Separator), "./...").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	exec = func(name, dir string, args ...string) (string, string, error) {
+		var side bytes.Buffer
+		cmd := command(filepath.Join(bin, name), append([]string{dir}, args...)...)
+		cmd.Stderr = &side
+		out, err := cmd.Output()
+		return string(out), side.String(), err
 	}
 	return func(name, dir string, args ...string) string {
 		t.Helper()
-		var stderr bytes.Buffer
-		cmd := exec.Command(filepath.Join(bin, name), append([]string{dir}, args...)...)
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		// Nothing may be said on the side: a trial would tell there what differs.
-		if err != nil || stderr.Len() > 0 {
-			t.Fatalf("%s %v: %v\n%s", name, args, err, &stderr)
+		out, side, err := exec(name, dir, args...)
+		if err != nil || side != "" {
+			t.Fatalf("%s %v: %v\n%s", name, args, err, side)
 		}
-		return string(out)
-	}
+		return out
+	}, exec
 }
+
+func command(name string, args ...string) *exec.Cmd { return exec.Command(name, args...) }
 
 // migrate is aiondb-ha log migrate.
 func migrate(t *testing.T, from, to string) {
@@ -52,6 +61,19 @@ func migrate(t *testing.T, from, to string) {
 	}
 }
 
+// copyWithoutTrial copies a directory as it is, but for the log on trial.
+func copyWithoutTrial(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(to, "raft")); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
 func want(t *testing.T, got string, lines ...string) {
 	t.Helper()
 	if w := strings.Join(lines, "\n") + "\n"; got != w {
@@ -62,7 +84,7 @@ func want(t *testing.T, got string, lines ...string) {
 // TestSteps goes from raft-boltdb and from raft-wal to jsonlstore and back, with
 // a snapshot in between, which stays where it is.
 func TestSteps(t *testing.T) {
-	run := programs(t)
+	run, exec := programs(t)
 	t.Run("raft-boltdb", func(t *testing.T) {
 		dir := t.TempDir()
 		db, readable := filepath.Join(dir, "raft.db"), filepath.Join(dir, "raft")
@@ -72,6 +94,9 @@ func TestSteps(t *testing.T) {
 
 		migrate(t, "boltdb:"+db, "jsonl:"+readable)
 		run("2-trial", dir, "put", "c", "3")
+		if _, side, _ := exec("2-trial", copyWithoutTrial(t, dir), "list"); !strings.Contains(side, "the trial differs") {
+			t.Errorf("a trial that lacks the log is silent: %s", side)
+		}
 		want(t, run("2-trial", dir, "list"), "a=1", "b=2", "c=3")
 
 		// What was on trial has everything, and no copy is needed any more.
