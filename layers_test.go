@@ -37,7 +37,7 @@ var layers = map[string][]string{
 
 // belowRoot are the internal packages that the root package wires. The others
 // may import the root package, as cmd and examples do.
-var belowRoot = []string{"internal/clock", "internal/vfs", "internal/transport", "internal/httpapi", "internal/walplane", "internal/logview", "internal/term"}
+var belowRoot = []string{"internal/clock", "internal/quiet", "internal/vfs", "internal/transport", "internal/httpapi", "internal/walplane", "internal/logview", "internal/term"}
 
 type listedPackage struct {
 	ImportPath string

@@ -21,9 +21,9 @@ type Quiet struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	since time.Time      // begin of the window
-	seen  map[string]int // source -> how many lines were kept back in this window
-	more  bool           // the line for the sources beyond the bound was written
+	since time.Time           // begin of the window
+	seen  map[string]struct{} // the sources of this window
+	more  bool                // the line for the sources beyond the bound was written
 }
 
 // New returns a Quiet that has seen nothing yet; now is asked for the time.
@@ -35,10 +35,9 @@ func (q *Quiet) Say(source string) bool {
 	defer q.mu.Unlock()
 	now := q.now()
 	if q.seen == nil || now.Sub(q.since) >= Window {
-		q.since, q.seen, q.more = now, make(map[string]int), false
+		q.since, q.seen, q.more = now, make(map[string]struct{}), false
 	}
-	if n, ok := q.seen[source]; ok {
-		q.seen[source] = n + 1
+	if _, said := q.seen[source]; said {
 		return false
 	}
 	if len(q.seen) >= Sources {
@@ -46,6 +45,6 @@ func (q *Quiet) Say(source string) bool {
 		q.more = true
 		return first
 	}
-	q.seen[source] = 0
+	q.seen[source] = struct{}{}
 	return true
 }

@@ -52,7 +52,7 @@ func (m *Mux) acceptLoop(l *net.TCPListener) {
 			if m.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if m.quiet.say("accept") {
+			if m.quiet.Say("accept") {
 				m.logger.Error("cannot accept connections", "error", err)
 			}
 			select {
@@ -177,7 +177,7 @@ func (m *Mux) note(source netip.Addr, reason string, err error) {
 		// nothing is wrong, and what is must still be said.
 		level, key = hclog.Debug, key+" "+reason
 	}
-	if m.ctx.Err() != nil || !m.quiet.say(key) {
+	if m.ctx.Err() != nil || !m.quiet.Say(key) {
 		return
 	}
 	args := []any{"from", source.String(), "reason", reason}

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -126,26 +125,5 @@ func TestGateBounds(t *testing.T) {
 	}
 	if len(g.sources) != 0 || g.callers.Len() != 0 || g.total != [stages]int{} {
 		t.Errorf("something is left: %+v", g.total)
-	}
-}
-
-func TestQuiet(t *testing.T) {
-	now := time.Unix(1000, 0)
-	q := quiet{now: func() time.Time { return now }}
-	if !q.say("a") || q.say("a") || !q.say("b") {
-		t.Error("not once per source")
-	}
-	now = now.Add(quietWindow)
-	if !q.say("a") || q.say("a") {
-		t.Error("not once per window")
-	}
-	lines := 0
-	for i := range 3 * quietSources {
-		if q.say(fmt.Sprint("source ", i)) {
-			lines++
-		}
-	}
-	if lines != quietSources || len(q.seen) != quietSources {
-		t.Errorf("%d lines, %d sources remembered", lines, len(q.seen))
 	}
 }

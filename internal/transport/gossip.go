@@ -150,7 +150,7 @@ func (t *gossipTransport) readPackets() {
 			if os.IsTimeout(err) {
 				continue
 			}
-			if t.mux.quiet.say("udp") {
+			if t.mux.quiet.Say("udp") {
 				t.mux.logger.Error("cannot read gossip packets", "error", err)
 			}
 			select {
@@ -165,7 +165,7 @@ func (t *gossipTransport) readPackets() {
 		// memberlist would find out too, at a higher price, and say so each time.
 		if !t.mux.Identity().opens(buf[:n], scratch) {
 			t.mux.stats.packetsForeign.Add(1)
-			if source := sourceOf(from).String(); t.mux.quiet.say("packet " + source) {
+			if source := sourceOf(from).String(); t.mux.quiet.Say("packet " + source) {
 				t.mux.logger.Warn("gossip packet dropped: no key of ours opens it; of this source no more is said for a minute", "from", source)
 			}
 			continue

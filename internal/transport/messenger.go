@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/aiondb/aiondb-ha/internal/quiet"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -75,7 +76,7 @@ type Messenger struct {
 	lookup  func(protocol.NodeID) (string, bool)
 	handler Handler
 	logger  hclog.Logger
-	quiet   quiet
+	quiet   *quiet.Quiet
 
 	listener net.Listener
 	served   chan struct{} // places of accepted connections
@@ -103,7 +104,7 @@ func NewMessenger(mux *Mux, local protocol.NodeID, lookup func(protocol.NodeID) 
 	s := &Messenger{
 		mux: mux, local: local, lookup: lookup, handler: handler,
 		logger:   logger,
-		quiet:    quiet{now: time.Now},
+		quiet:    quiet.New(time.Now),
 		listener: mux.Stream(ALPNMessage),
 		served:   make(chan struct{}, maxServed),
 		ctx:      ctx, cancel: cancel,
@@ -315,7 +316,7 @@ func parseGreeting(g [greetingSize]byte) (from, to protocol.NodeID, err error) {
 
 // warn logs once per key and minute.
 func (s *Messenger) warn(key, msg string, args ...any) {
-	if s.ctx.Err() == nil && s.quiet.say(key) {
+	if s.ctx.Err() == nil && s.quiet.Say(key) {
 		s.logger.Warn(msg, args...)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/memberlist"
 
+	"github.com/aiondb/aiondb-ha/internal/quiet"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
 
@@ -57,7 +58,7 @@ type Mux struct {
 	node     atomic.Uint64      // our node ID once a Messenger knows it, 0 before
 
 	gate  gate
-	quiet quiet
+	quiet *quiet.Quiet
 	stats counters
 
 	ctx    context.Context // ends with Close
@@ -126,7 +127,7 @@ func listen(addr string, id *Identity, logger hclog.Logger, handshakeTimeout tim
 	m := &Mux{
 		logger: logger, tcp: tcp, udp: udp,
 		handshakeTimeout: handshakeTimeout,
-		quiet:            quiet{now: time.Now},
+		quiet:            quiet.New(time.Now),
 		ctx:              ctx, cancel: cancel,
 		streams: make(map[string]*streamListener),
 		conns:   make(map[net.Conn]openConn),

@@ -124,7 +124,7 @@ func (t *RaftTransport) pass(node protocol.NodeID, incoming <-chan raft.RPC) {
 		select {
 		case rpc := <-incoming:
 			if err := spokenBy(node, rpc); err != nil {
-				if t.mux.quiet.say("raft " + node.String()) {
+				if t.mux.quiet.Say("raft " + node.String()) {
 					t.mux.logger.Error("raft message refused", "error", err)
 				}
 				if rpc.Reader != nil { // what belongs to a refused message must not be taken for the next one
