@@ -10,11 +10,18 @@
 //	+-------------------------- Store --------------------------+
 //	|  Memory: the reference, nothing on disk                   |
 //	|  jsonlstore: a log people can read                        |
+//	|  Checked: the contract on top of another project's store  |
+//	|  Twin: one in use, and one on trial that is compared      |
 //	+-----------------------------------------------------------+
 //
 // hashicorp/raft relies on more than its interfaces say. What it relies on is
 // written here, on the methods of Store, and checked by package storetest
 // against every implementation.
+//
+// A Source is a store that is only read; Copy and Compare go through one entry by
+// entry and value by value. A Registry opens stores by name; package kinds has
+// the names of this module and Migrate. boltstore and walstore read and write the
+// files of raft-boltdb and raft-wal. docs/swap.md is the way from one to another.
 //
 // The package leans on hashicorp/raft alone.
 package logstore
