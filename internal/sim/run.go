@@ -11,7 +11,12 @@ import (
 
 // DefaultBound is how long, in the calm, a quorum that is well may be without
 // an acknowledgement (I6).
-const DefaultBound = 30 * time.Second
+const DefaultBound = 10 * time.Second
+
+// settled is how long, once nothing is wrong any more, every node may take to
+// follow one primary. Raft tries a follower that was away long at most every
+// ten seconds.
+const settled = 30 * time.Second
 
 // Options are what a run is looked at with.
 type Options struct {
@@ -137,7 +142,7 @@ func (c *cluster) settle(s Script) {
 		}
 	}
 	began = time.Now()
-	for time.Since(began) < c.bound+time.Second && len(c.ledger.found()) == 0 {
+	for time.Since(began) < settled && len(c.ledger.found()) == 0 {
 		if c.together() && c.ledger.ackedSince(began) {
 			return
 		}
