@@ -34,7 +34,8 @@ var ErrNotRaft = errors.New("not a database of raft-boltdb")
 // Options says how a file is opened. The zero value opens it for reading and
 // writing and makes it if it is not there.
 type Options struct {
-	// ReadOnly changes nothing in the file, not even what a crash left in it.
+	// ReadOnly changes nothing in the file, not even what a crash left in it, and
+	// trusts nothing in it: its pages are looked at before they are followed.
 	// The file must exist. Others may read it at the same time, nobody may
 	// write.
 	ReadOnly bool
@@ -93,7 +94,7 @@ func checkFile(path string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s: %w: it is no regular file", path, ErrNotRaft)
 	}
-	return checkMeta(path, info.Size())
+	return checkMeta(path)
 }
 
 func openBolt(path string, o Options) (db *bbolt.DB, err error) {
@@ -105,6 +106,11 @@ func openBolt(path string, o Options) (db *bbolt.DB, err error) {
 		FreelistType: bbolt.FreelistMapType,
 	})
 	switch {
+	case err == nil && o.ReadOnly: // nobody writes to it from here on
+		if err := checkTree(path, db); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return db, nil
 	case err == nil:
 		return db, nil
 	case isTimeout(err):

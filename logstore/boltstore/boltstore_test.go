@@ -2,8 +2,10 @@ package boltstore_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -225,15 +227,7 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "raft.db")
-	read := func() error {
-		s, err := boltstore.Open(path, boltstore.Options{ReadOnly: true})
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		_, keysErr := s.Keys()
-		return errors.Join(keysErr, s.Each(0, func(*raft.Log) bool { return true }))
-	}
+	read := func() error { return readAll(path) }
 	os.WriteFile(path, good, 0o600)
 	if err := read(); err != nil {
 		t.Fatal(err)
@@ -258,4 +252,168 @@ func TestDamage(t *testing.T) {
 		os.WriteFile(path, bad, 0o600)
 		_ = read() // an error, or entries that the damage did not reach
 	}
+}
+
+// many makes a file whose tree has branches, and returns it.
+func many(t testing.TB) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "raft.db")
+	s := open(t, path, boltstore.Options{NoSync: true})
+	var logs []*raft.Log
+	for i := uint64(1); i <= 500; i++ {
+		logs = append(logs, &raft.Log{Index: i, Term: 1, Data: bytes.Repeat([]byte{byte(i)}, 100)})
+	}
+	logs = append(logs, &raft.Log{Index: 501, Term: 1, Data: bytes.Repeat([]byte{1}, 20_000)}) // several pages for one
+	if err := errors.Join(s.StoreLogs(logs), s.DeleteRange(1, 100), s.SetUint64([]byte("CurrentTerm"), 9), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// readAll opens a file and reads everything in it.
+func readAll(path string) error {
+	s, err := boltstore.Open(path, boltstore.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, keysErr := s.Keys()
+	return errors.Join(keysErr, s.Each(0, func(*raft.Log) bool { return true }))
+}
+
+// TestLinksAreChecked leads each branch of a tree to where it must not lead, and
+// spoils what pages say of themselves. bbolt would go in circles, until the
+// stack is full, or read elsewhere.
+func TestLinksAreChecked(t *testing.T) {
+	good := many(t)
+	pageBytes := os.Getpagesize()
+	path := filepath.Join(t.TempDir(), "raft.db")
+	if err := errors.Join(os.WriteFile(path, good, 0o600), readAll(path)); err != nil {
+		t.Fatal(err)
+	}
+	live := reachable(t, good, pageBytes)
+	found := make(map[string]int)
+	try := func(name string, change func(page []byte), page int) {
+		t.Helper()
+		bad := bytes.Clone(good)
+		change(bad[page*pageBytes:])
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := readAll(path); !errors.Is(err, logstore.ErrCorrupt) {
+			t.Errorf("page %d, %s: %v", page, name, err)
+		}
+		found[name]++
+	}
+	order := binary.NativeEndian
+	for page := range live {
+		branch := order.Uint16(good[page*pageBytes+8:]) == 1
+		if branch {
+			for i, to := range map[string]uint64{"to itself": uint64(page), "to a description": 1, "beyond the end": 1 << 40,
+				"to the first leaf twice": order.Uint64(good[page*pageBytes+16+8:])} {
+				try(i, func(p []byte) { order.PutUint64(p[16+16+8:], to) }, page)
+			}
+			try("a branch of nothing", func(p []byte) { order.PutUint16(p[10:], 0) }, page)
+		}
+		try("another number", func(p []byte) { order.PutUint64(p, uint64(page+1)) }, page)
+		try("other flags", func(p []byte) { order.PutUint16(p[8:], 0x10) }, page)
+		try("more pages", func(p []byte) { order.PutUint32(p[12:], 1<<30) }, page)
+		try("more elements", func(p []byte) { order.PutUint16(p[10:], 60000) }, page)
+		size := 4 // of a key, in an element of a branch
+		if !branch {
+			size = 12 // of a value, in one of a leaf
+		}
+		try("an element that is too long", func(p []byte) { order.PutUint32(p[16+size:], 1<<20) }, page)
+	}
+	for _, name := range []string{"to itself", "another number"} {
+		if found[name] == 0 {
+			t.Errorf("%s was never tried", name)
+		}
+	}
+}
+
+// reachable returns the pages in use that hold anything, from a list that
+// bbolt makes.
+func reachable(t testing.TB, file []byte, pageBytes int) map[int]bool {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "raft.db")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	pages := make(map[int]bool)
+	err = db.View(func(tx *bbolt.Tx) error {
+		for id := 2; id < len(file)/pageBytes; {
+			info, err := tx.Page(id)
+			if err != nil || info == nil {
+				return err
+			}
+			if info.Type == "branch" || info.Type == "leaf" && info.Count > 0 {
+				pages[id] = true
+			}
+			id += 1 + info.OverflowCount
+		}
+		return nil
+	})
+	if err != nil || len(pages) < 5 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	return pages
+}
+
+// FuzzOpen reads files that anybody may have made: there is an error or there
+// are entries, but no panic, no fault, and an end.
+func FuzzOpen(f *testing.F) {
+	f.Add([]byte{})
+	small := filepath.Join(f.TempDir(), "small.db")
+	db, err := bbolt.Open(small, 0o600, &bbolt.Options{PageSize: 512})
+	if err != nil {
+		f.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []string{"logs", "conf"} {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		f.Fatal(err)
+	}
+	s := open(f, small, boltstore.Options{})
+	if err := errors.Join(s.SetUint64([]byte("CurrentTerm"), 3), s.StoreLogs(samples()[:3]), s.Close()); err != nil {
+		f.Fatal(err)
+	}
+	file, err := os.ReadFile(small)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(file)
+	f.Fuzz(func(t *testing.T, file []byte) {
+		file = bytes.Clone(file)
+		for _, page := range []int{0, 512} { // no fuzzer finds a checksum
+			if at := page + 16; len(file) >= at+64 {
+				sum := fnv.New64a()
+				sum.Write(file[at : at+56])
+				binary.NativeEndian.PutUint64(file[at+56:], sum.Sum64())
+			}
+		}
+		path := filepath.Join(t.TempDir(), "raft.db")
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = readAll(path)
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, file) {
+			t.Fatal("reading changed the file")
+		}
+	})
 }

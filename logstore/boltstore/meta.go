@@ -23,12 +23,13 @@ const (
 // meta is what of such a description matters here.
 type meta struct {
 	pageBytes uint32
+	root      uint64 // page of the top-level bucket
 	pages     uint64 // the database ends behind that many
 	tx        uint64
 }
 
 // checkMeta fails unless the file at path is a bbolt database of full length.
-func checkMeta(path string, sizeBytes int64) error {
+func checkMeta(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -51,8 +52,14 @@ func checkMeta(path string, sizeBytes int64) error {
 	if !ok {
 		return fmt.Errorf("%w: %w", ErrNotRaft, damaged(path, "it is no bbolt database, or both descriptions at its front are damaged"))
 	}
-	if need := newest.pages * uint64(newest.pageBytes); need > uint64(sizeBytes) {
-		return damaged(path, fmt.Sprintf("the file ends after %d of %d bytes", sizeBytes, need))
+	// The length now, because a file in use grows before a description says so.
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := uint64(info.Size())
+	if need := newest.pages; need > size/uint64(newest.pageBytes) {
+		return damaged(path, fmt.Sprintf("the file has %d bytes, and %d pages of %d bytes belong to it", size, need, newest.pageBytes))
 	}
 	return nil
 }

@@ -321,3 +321,48 @@ func TestReadsWhatRaftWALRefuses(t *testing.T) {
 	}
 	check(t, source(t, dir), 1, 10)
 }
+
+// FuzzOpenSource reads segments that anybody may have made, beside a list of
+// them that is in order: there is an error or there are entries, but no panic, and an
+// end.
+func FuzzOpenSource(f *testing.F) {
+	dir := f.TempDir()
+	w := openWAL(f, dir)
+	store(f, w, 1, 9)
+	must(f, w.Close())
+	releaseMeta(f, dir)
+	files := contents(f, dir)
+	var name string
+	for n := range files {
+		if strings.HasSuffix(n, ".wal") {
+			name = n
+		}
+	}
+	segment := strings.TrimRight(files[name], "\x00")
+	f.Add([]byte(segment))
+	f.Add([]byte(segment[:len(segment)-30]))
+	f.Add([]byte(segment[:200] + strings.Repeat("\x00", 64) + segment[200:]))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, segment []byte) {
+		dir := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(dir, "wal-meta.db"), []byte(files["wal-meta.db"]), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, name), segment, 0o600))
+		s, err := walstore.OpenSource(dir)
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		first, _ := s.FirstIndex()
+		last, _ := s.LastIndex()
+		next := first
+		if err := s.Each(0, func(l *raft.Log) bool {
+			if l.Index != next {
+				t.Fatalf("entry %d follows %d", l.Index, next-1)
+			}
+			next++
+			return true
+		}); err == nil && last > 0 && next != last+1 {
+			t.Fatalf("it holds %d to %d and gives entries up to %d", first, last, next-1)
+		}
+	})
+}
