@@ -86,6 +86,11 @@ func (b backend) Metrics() []httpapi.Metric {
 			gauge("certificate_expires_seconds", "Seconds until this node's certificate ends, negative afterwards.", float64(cert.ExpiresS)),
 			gauge("certificate_ca_expires_seconds", "Seconds until the last of the CA's certificates ends.", time.Until(cert.CAExpires).Seconds()))
 	}
+	if cert := s.Credentials.APICertificate; cert != nil {
+		metrics = append(metrics,
+			gauge("api_certificate_expires_seconds", "Seconds until the API's certificate ends, negative afterwards.", float64(cert.ExpiresS)),
+			gauge("api_certificate_fault", "Whether a newer certificate of the API is there that cannot be used.", flag(cert.Fault != "")))
+	}
 	return append(metrics, []httpapi.Metric{
 		gauge("primary", "Whether this node is the primary and may acknowledge writes.", flag(primary)),
 		gauge("leader", "Whether this node is the Raft leader.", flag(s.Leader == s.NodeID)),

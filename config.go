@@ -75,6 +75,11 @@ type Config struct {
 	// empty.
 	APIAddr string
 
+	// APICertificate, which may be nil, returns when the certificate ends that the
+	// HTTP API presents, and why a newer one is not used, "" if there is none:
+	// for Status and the metrics. It must not block.
+	APICertificate func() (notAfter time.Time, fault string) `json:"-"`
+
 	// API says who may use the HTTP API. The zero value: everybody on this
 	// machine, on loopback, and nobody else.
 	API APITokens

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/httpapi"
 	"github.com/aiondb/aiondb-ha/internal/transport"
 	"github.com/aiondb/aiondb-ha/protocol"
 )
@@ -20,6 +21,8 @@ const (
 	CredentialInterval = time.Second
 	// CertificateWarning is how long before its end a certificate is warned of.
 	CertificateWarning = 30 * 24 * time.Hour
+	// APICertificateWarning is the same for the certificate of the HTTP API.
+	APICertificateWarning = httpapi.ExpirySoon
 	// certificateWarningPause is the time between two such lines in the log.
 	certificateWarningPause = 24 * time.Hour
 )
@@ -113,6 +116,8 @@ type CredentialStatus struct {
 	Secrets     []string           `json:"secrets"`
 	Certificate *CertificateStatus `json:"certificate"` // null: the secret is all there is
 	Fault       string             `json:"fault"`       // why what is there now is not used; "" if it is
+
+	APICertificate *APICertificateStatus `json:"api_certificate"` // null: none is known of
 }
 
 // CertificateStatus describes the certificate in use.
@@ -123,6 +128,31 @@ type CertificateStatus struct {
 	CAs       []string  `json:"cas"`       // the first bytes of the SHA-256 of those accepted, hexadecimal
 	CAExpires time.Time `json:"ca_not_after"`
 	Warning   string    `json:"warning"` // from CertificateWarning before the end on
+}
+
+// APICertificateStatus describes the certificate that the HTTP API presents.
+type APICertificateStatus struct {
+	NotAfter time.Time `json:"not_after"`
+	ExpiresS int64     `json:"expires_s"` // seconds left; negative once it is over
+	Fault    string    `json:"fault"`     // why a newer one is not used; "" if there is none
+	Warning  string    `json:"warning"`   // from APICertificateWarning before the end on
+}
+
+// newAPICertificateStatus asks of, which may be nil, for what it is at now.
+func newAPICertificateStatus(of func() (time.Time, string), now time.Time) *APICertificateStatus {
+	if of == nil {
+		return nil
+	}
+	end, fault := of()
+	left := end.Sub(now)
+	s := &APICertificateStatus{NotAfter: end, ExpiresS: int64(left.Seconds()), Fault: fault}
+	switch {
+	case left <= 0:
+		s.Warning = fmt.Sprintf("the API's certificate ended on %s: clients do not trust it any more", end.Format(time.DateOnly))
+	case left < APICertificateWarning:
+		s.Warning = fmt.Sprintf("the API's certificate ends on %s: replace it before", end.Format(time.DateOnly))
+	}
+	return s
 }
 
 // credentialKeeper renews what a node proves itself with while it runs.
@@ -238,6 +268,7 @@ func (k *credentialKeeper) status() CredentialStatus {
 	k.mu.Lock()
 	s := CredentialStatus{Secrets: id.KeyIDs(), Fault: k.fault}
 	k.mu.Unlock()
+	s.APICertificate = newAPICertificateStatus(k.node.config.APICertificate, time.Now())
 	cert := id.Certificate()
 	if cert == nil {
 		return s

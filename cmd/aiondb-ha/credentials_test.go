@@ -1,10 +1,15 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +120,7 @@ func TestServeBeyondLoopback(t *testing.T) {
 	expect([]string{secret, "AIONDB_HA_API_TLS=on"}, "kv get a --api "+api, 0, "b")
 	expect([]string{secret}, "status --api http://"+api, 1, "speaks TLS: use https://")
 	expect(nil, "status"+https, 1, "signed by nobody trusted here (its authority's SHA-256 is ")
+	expect([]string{secret}, "status --json"+https, 0, `"api_certificate": {`)
 	// A client without the secret: a certificate and a token.
 	ca, read := filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "read")
 	expect([]string{secret}, "token --api-ca -o "+ca, 0, "")
@@ -127,6 +133,9 @@ func TestServeBeyondLoopback(t *testing.T) {
 	expect([]string{"AIONDB_HA_API_TOKEN=" + adminToken, "AIONDB_HA_API_CA=" + ca}, "kv get a"+https, 0, "c")
 	expect([]string{"AIONDB_HA_AUTH_TOKEN=" + strings.Repeat("x", 32)}, "status"+https, 1, "signed by nobody trusted here")
 	expect(nil, "status --api-ca "+read+https, 1, "there is no certificate in")
+	if left := gaugeOf(t, ca, adminToken, "https://"+api, "aiondb_ha_api_certificate_expires_seconds"); left < 60*24*3600 || left > 91*24*3600 {
+		t.Errorf("the API's certificate ends in %v s", left)
+	}
 
 	// The token is rotated: both count, then the new one alone.
 	rotate := func(text, token string, accepted bool) {
@@ -197,4 +206,40 @@ func TestTokensOfTheSecret(t *testing.T) {
 	if a.run([]string{"token", "--api"}) != 0 || a.run([]string{"token", "--api-read"}) != 0 || out.String() != string(admin.Bytes())+"\n"+string(read.Bytes())+"\n" {
 		t.Errorf("%q", out.String())
 	}
+}
+
+// gaugeOf returns a metric of the node at url.
+func gaugeOf(t *testing.T, ca, token, url, name string) float64 {
+	t.Helper()
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("no %s in:\n%s", name, text)
+	}
+	value, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }

@@ -198,6 +198,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		if s.certs, err = s.certificates(); err != nil {
 			return err
 		}
+		cfg.APICertificate = s.certs.Status
 	}
 	if cfg.Witness {
 		return s.openWitness(ctx, cfg)
@@ -385,6 +386,9 @@ func (s *server) follow(ctx context.Context, secret ha.Secret, tokens ha.APIToke
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if s.certs != nil {
+			s.certs.Look()
 		}
 		now, err := load()
 		if err == nil && !now.Node.API.Equal(tokens) {

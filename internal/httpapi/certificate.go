@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,8 +34,9 @@ const (
 	// reloadEvery is how often, at most, certificate files are looked at. It is
 	// done when somebody connects.
 	reloadEvery = 2 * time.Second
-	// expirySoon is when a certificate from files begins to be warned about.
-	expirySoon = 14 * 24 * time.Hour
+	// ExpirySoon is how long before its end a certificate from files begins to be
+	// warned about.
+	ExpirySoon = 14 * 24 * time.Hour
 	// maxPEMLen bounds a certificate's or key's file, in bytes.
 	maxPEMLen = 1 << 20
 )
@@ -162,6 +164,14 @@ type Certificates struct {
 	read      [2][]byte // what stood in them then: certificate, key's digest
 	failure   string    // what was last said of them
 	warned    time.Time // when it was last said that the certificate ends soon
+
+	state atomic.Pointer[certificateState]
+}
+
+// certificateState is what Status returns.
+type certificateState struct {
+	notAfter time.Time
+	fault    string
 }
 
 // SelfMade returns certificates for hosts that the node makes itself, signed by
@@ -178,11 +188,12 @@ func (c *Certificates) SetAuthority(authority *Authority) error {
 	defer c.mu.Unlock()
 	before := c.authority
 	c.authority = authority
-	err := c.renew()
-	if err != nil {
+	if err := c.renew(); err != nil {
 		c.authority = before
+		return err
 	}
-	return err
+	c.tell()
+	return nil
 }
 
 // FromFiles returns the certificate of two PEM files: the certificate with those
@@ -191,13 +202,43 @@ func (c *Certificates) SetAuthority(authority *Authority) error {
 // the log says why.
 func FromFiles(certFile, keyFile string, logger hclog.Logger) (*Certificates, error) {
 	c := &Certificates{now: time.Now, log: logger, certFile: certFile, keyFile: keyFile}
-	return c, c.reload()
+	if err := c.reload(); err != nil {
+		return nil, err
+	}
+	c.tell()
+	return c, nil
 }
 
 // Get is for tls.Config.GetCertificate.
 func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.look()
+	return c.current, nil
+}
+
+// Look renews the certificate, or reads its files again, when it is time: as
+// Get does, for when nobody connects.
+func (c *Certificates) Look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look()
+}
+
+// Status returns when the certificate that is presented ends, and why a newer
+// one is not used, "" if there is none. It waits for no disk.
+func (c *Certificates) Status() (notAfter time.Time, fault string) {
+	s := c.state.Load()
+	return s.notAfter, s.fault
+}
+
+// tell makes of what is now what Status returns.
+func (c *Certificates) tell() {
+	c.state.Store(&certificateState{c.current.Leaf.NotAfter, c.failure})
+}
+
+func (c *Certificates) look() {
+	defer c.tell()
 	var err error
 	if c.authority != nil {
 		if c.current.Leaf.NotAfter.Sub(c.now()) < leafLifetime/3 {
@@ -205,6 +246,8 @@ func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	} else if now := c.now(); now.Sub(c.checked) >= reloadEvery || now.Before(c.checked) {
 		err = c.reload()
+	} else {
+		return // no news
 	}
 	switch {
 	case err == nil:
@@ -213,14 +256,6 @@ func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		c.failure = err.Error()
 		c.log.Error("the API keeps its old certificate", "expires", c.current.Leaf.NotAfter, "error", err)
 	}
-	return c.current, nil
-}
-
-// Expires returns when the certificate that is presented ends.
-func (c *Certificates) Expires() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.current.Leaf.NotAfter
 }
 
 func (c *Certificates) renew() error {
@@ -268,7 +303,7 @@ func (c *Certificates) reload() error {
 // warn says once a day that the certificate in the file ends soon.
 func (c *Certificates) warn() {
 	end, now := c.current.Leaf.NotAfter, c.now()
-	if end.Sub(now) < expirySoon && now.Sub(c.warned) >= 24*time.Hour {
+	if end.Sub(now) < ExpirySoon && now.Sub(c.warned) >= 24*time.Hour {
 		c.warned = now
 		c.log.Warn("the API's certificate expires soon: put a new one in its place", "file", c.certFile, "expires", end)
 	}

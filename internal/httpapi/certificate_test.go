@@ -103,8 +103,8 @@ func TestSelfMadeIsRenewed(t *testing.T) {
 	if err := c.SetAuthority(other); err != nil || get().Leaf.CheckSignatureFrom(other.Certificate()) != nil {
 		t.Errorf("another authority did not sign: %v", err)
 	}
-	if !c.Expires().After(now) {
-		t.Errorf("expires %s", c.Expires())
+	if end, fault := c.Status(); !end.Equal(get().Leaf.NotAfter) || fault != "" {
+		t.Errorf("expires %s, fault %q", end, fault)
 	}
 }
 
@@ -183,12 +183,21 @@ func TestFilesAreReloaded(t *testing.T) {
 				t.Errorf("got %s", got)
 			}
 		}
+		name() // too soon to look: the fault is still there
+		if end, fault := c.Status(); fault == "" || !strings.Contains(log.String(), fault) || !end.After(now) {
+			t.Errorf("status: ends %s, fault %q", end, fault)
+		}
 		if n := strings.Count(log.String(), "[ERROR]") - before; n != 1 {
 			t.Errorf("%d lines about it:\n%s", n, log.String())
 		}
 	}
-	pair(t, certFile, keyFile, "three", now.Add(5*24*time.Hour))
+	third := now.Add(5 * 24 * time.Hour).Truncate(time.Second)
+	pair(t, certFile, keyFile, "three", third)
 	later()
+	c.Look()
+	if end, fault := c.Status(); !end.Equal(third) || fault != "" {
+		t.Errorf("status: ends %s, want %s; fault %q", end, third, fault)
+	}
 	if got := name(); got != "three" || !strings.Contains(log.String(), "expires soon") {
 		t.Errorf("got %s\n%s", got, log.String())
 	}
