@@ -120,7 +120,7 @@ func (l *lane) readRound(random bool, reads int) func(int) (float64, error) {
 
 // choose sets the indexes of a round, the same for every store.
 func choose(indexes []uint64, r int, random bool, first, last uint64) {
-	rng := rand.New(rand.NewPCG(4, uint64(r)))
+	rng := rand.New(rand.NewPCG(4, uint64(r))) //nolint:gosec // G115: a count
 	count := last - first + 1
 	from := rng.Uint64N(count)
 	for i := range indexes {
@@ -136,10 +136,10 @@ func (d *disk) readRound(random bool, reads int) func(int) (float64, error) {
 	each := int64(d.data.size())
 	indexes := make([]uint64, reads)
 	return func(r int) (float64, error) {
-		choose(indexes, r, random, 0, uint64(d.size/each)-1)
+		choose(indexes, r, random, 0, uint64(d.size/each)-1) //nolint:gosec // G115: a size
 		start := time.Now()
 		for _, index := range indexes {
-			if _, err := d.file.ReadAt(make([]byte, each), int64(index)*each); err != nil {
+			if _, err := d.file.ReadAt(make([]byte, each), int64(index)*each); err != nil { //nolint:gosec // G115: within the file
 				return 0, err
 			}
 		}

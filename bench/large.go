@@ -103,7 +103,7 @@ func heapBytes() int64 {
 	runtime.GC() // what finalizers let go of
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return int64(m.HeapAlloc) //nolint:gosec // G115: what fits into memory
 }
 
 // each makes contenders, one for each store that has a log.
@@ -231,7 +231,7 @@ func openRound(k kind, dir string, data payloads, n int) func(int) (float64, err
 		}
 		lane.store = s
 		lane.first.Store(1)
-		lane.last.Store(uint64(n))
+		lane.last.Store(uint64(n)) //nolint:gosec // G115: a count
 		if err := lane.checkEnds(); err != nil {
 			_ = lane.close()
 			return 0, err
@@ -350,8 +350,8 @@ func (l *large) deleteFront() error {
 			if err != nil {
 				return 0, err
 			}
-			took, err := lane.delete(1, uint64(n/2))
-			for range 100 { // what is left is still right
+			took, err := lane.delete(1, uint64(n/2)) //nolint:gosec // G115: a count
+			for range 100 {                          // what is left is still right
 				if err == nil {
 					first, last := lane.first.Load(), lane.last.Load()
 					err = lane.readOne(first + rand.Uint64N(last-first+1))
@@ -380,7 +380,7 @@ func copyDir(dst, src string) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		f, err := os.OpenFile(name, os.O_RDWR, 0) //nolint:gosec // G122: a directory of our own making
 		if err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func mixedRound(l *lane, r, batches int, lat *latencies) error {
 }
 
 func (l *lane) appendMixed(r, batches int, cut chan<- struct{}, lat *latencies) error {
-	rng := rand.New(rand.NewPCG(5, uint64(r)))
+	rng := rand.New(rand.NewPCG(5, uint64(r))) //nolint:gosec // G115: a count
 	for range batches {
 		if rng.IntN(conflictOdds) == 0 {
 			if err := l.conflict(1+rng.Uint64N(conflictMax), lat); err != nil {

@@ -78,10 +78,11 @@ func fileSystem(dir string) string {
 		0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs", 0x2FC12FC1: "zfs",
 		0x794C7630: "overlayfs", 0xF2F52010: "f2fs", 0x6969: "nfs",
 	}
-	if name, ok := names[uint32(st.Type)]; ok {
+	kind := uint32(st.Type) //nolint:gosec // G115: a magic number; its sign depends on the machine
+	if name, ok := names[kind]; ok {
 		return name
 	}
-	return fmt.Sprintf("file system %#x", uint32(st.Type))
+	return fmt.Sprintf("file system %#x", kind)
 }
 
 // diskText says what the kernel tells about the disk that dir is on: its make,
@@ -91,7 +92,7 @@ func diskText(dir string) string {
 	if err := syscall.Stat(dir, &st); err != nil {
 		return ""
 	}
-	dev := uint64(st.Dev)
+	dev := uint64(st.Dev) //nolint:unconvert // narrower on some machines
 	major, minor := dev>>8&0xfff, dev&0xff|dev>>12&0xfff00
 	sys, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", major, minor))
 	if err != nil {

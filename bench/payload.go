@@ -30,12 +30,12 @@ const variants = 16
 type opaque struct{ bodies [variants][]byte }
 
 func newOpaque(size int) *opaque {
-	rng := rand.New(rand.NewPCG(1, uint64(size)))
+	rng := rand.New(rand.NewPCG(1, uint64(size))) //nolint:gosec // G115: a size
 	o := &opaque{}
 	for i := range o.bodies {
 		body := make([]byte, size)
 		for j := range body {
-			body[j] = byte(rng.Uint32())
+			body[j] = byte(rng.Uint32()) //nolint:gosec // G115: the low bits are meant
 		}
 		o.bodies[i] = body
 	}
@@ -100,7 +100,7 @@ func valueOfLen(rng *rand.Rand, length int) []byte {
 		rest -= len(fmt.Sprint(b)) + 1
 	}
 	for rest > 8 {
-		add(byte(rng.Uint32()))
+		add(byte(rng.Uint32())) //nolint:gosec // G115: the low bits are meant
 	}
 	for rest > 4 {
 		if rest == 5 {

@@ -28,7 +28,7 @@ func beside(n int, read burst, body func() error) error {
 		done.Add(1)
 		go func() {
 			defer done.Done()
-			rng := rand.New(rand.NewPCG(3, uint64(i)))
+			rng := rand.New(rand.NewPCG(3, uint64(i))) //nolint:gosec // G115: a count
 			err := read(rng)
 			started.Done()
 			for err == nil {

@@ -46,7 +46,7 @@ type snapshot []string
 
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
 	if err := json.NewEncoder(sink).Encode([]string(s)); err != nil {
-		sink.Cancel() // the encoder's error says more
+		_ = sink.Cancel() // the encoder's error says more
 		return err
 	}
 	return sink.Close()
