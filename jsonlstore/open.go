@@ -79,6 +79,7 @@ func (op *opening) run() error {
 	}
 	s := op.s
 	s.lock = op.lock
+	s.maxTerm = op.maxTerm
 	s.snap.Store(&op.log)
 	s.staged.Store(op.log.commit)
 	return nil

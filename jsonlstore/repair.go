@@ -46,7 +46,14 @@ type LogRepair struct {
 	// Removed.
 	Cut     bool
 	Removed []string // parts behind File; they become their own copies
-	Indexes []string // index files that are made anew
+	// Link is the second name of raft_log.jsonl that a crash in the middle of sealing
+	// left; it goes first. "": there is none, or nothing to do about the log.
+	Link string
+	// DropBytes is how much goes from the front of File, because lines of deleted
+	// entries are damaged there, as DeletedDamage says. No entry is lost by that.
+	DropBytes     int64
+	DeletedDamage []*logstore.CorruptionError
+	Indexes       []string // index files that are made anew
 	// Damage is why, in the order of the file, up to MaxDamageListed places.
 	Damage      []*logstore.CorruptionError
 	DamageCount int
@@ -92,11 +99,12 @@ type StateRepair struct {
 	CommitWas, CommitNow uint64
 
 	next *stableState // what is to be written; nil: nothing
+	was  *stableState // what says how far the log reaches until that is so; nil: next does
 }
 
 // Needed tells whether there is anything to repair.
 func (p *RepairPlan) Needed() bool {
-	return p.Log.Cut || len(p.Log.Indexes) > 0 || p.State.NeedsReset || p.State.next != nil
+	return p.Log.Cut || p.Log.DropBytes > 0 || len(p.Log.Indexes) > 0 || p.State.NeedsReset || p.State.next != nil
 }
 
 // ErrNeedsReset is wrapped by the error of a Repair that would have to make up
@@ -154,22 +162,20 @@ func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 		return p, fmt.Errorf("%s: %w: the entries %d to %d, with which it begins, are not there, and what follows is of no use without them: "+
 			"put the missing file back or, while all other nodes run, start the node with an empty directory", dir, ErrNotRepairable, sv.w.first(), to)
 	}
-	if err := p.Log.plan(o, sv); err != nil {
-		return p, err
-	}
-	if !p.Log.Cut {
+	p.Log.plan(sv)
+	if !p.Log.Cut && p.Log.DropBytes == 0 {
 		p.Torn = sv.w.torn
 	}
 	p.State.plan(sv, &p.Log, r.ResetState)
 	p.Log.judge(sv, max(sv.commit, p.State.CommitWas))
-	if report.OK() == (p.Log.Cut || len(p.Log.Indexes) > 0 || sv.w.stateDamage != nil || p.State.LowerCommit) {
+	if report.OK() == (p.Log.Cut || p.Log.DropBytes > 0 || len(p.Log.Indexes) > 0 || sv.w.stateDamage != nil || p.State.LowerCommit) {
 		return p, fmt.Errorf("%s: %w", dir, errDisagree)
 	}
 	return p, nil
 }
 
 // plan decides where the log is cut.
-func (l *LogRepair) plan(o options, sv *survey) error {
+func (l *LogRepair) plan(sv *survey) {
 	w := &sv.w
 	_, l.Bytes, l.Lines, _ = w.sizes()
 	l.Damage, l.DamageCount = sv.damage, sv.damageCount
@@ -179,9 +185,11 @@ func (l *LogRepair) plan(o options, sv *survey) error {
 	if l.Cut {
 		l.KeptLines, l.KeptBytes = sv.kept.line, sv.kept.end
 		l.LostReadable, l.LostReadableFirst, l.LostReadableLast = sv.behind.entries, sv.behind.first, sv.behind.last
-		if err := l.planParts(o, sv); err != nil {
-			return err
-		}
+		l.planParts(sv)
+	}
+	l.planFront(sv)
+	if l.Cut || l.DropBytes > 0 {
+		l.Link = w.link
 	}
 	for _, e := range sv.badIndexes {
 		// The open part has none.
@@ -189,22 +197,20 @@ func (l *LogRepair) plan(o options, sv *survey) error {
 			l.Indexes = append(l.Indexes, e.File)
 		}
 	}
-	return nil
 }
 
 // planParts finds the part that the cut lies in, which becomes the open one, and those
 // behind it.
-func (l *LogRepair) planParts(o options, sv *survey) error {
+func (l *LogRepair) planParts(sv *survey) {
 	w := &sv.w
-	all, err := listParts(o.fs, w.dir)
-	if err != nil {
-		return err
-	}
 	at := sv.kept.path
-	if at == "" && len(w.parts) > 0 {
+	switch {
+	case at != "":
+	case len(w.parts) > 0:
 		at = w.parts[0].path
-	}
-	if at == "" {
+	case len(w.all) > 0:
+		at = w.all[0].path
+	default:
 		at = sv.path
 	}
 	l.File = at
@@ -213,12 +219,25 @@ func (l *LogRepair) planParts(o options, sv *survey) error {
 			l.Bytes, l.Lines = x.bytes, x.lines
 		}
 	}
-	for _, p := range all {
-		if p.path != at && (!p.sealed || l.KeptLast == 0 || p.first > l.KeptLast) {
+	for _, p := range w.all {
+		if p.path != at && p.path != w.link && (!p.sealed || l.KeptLast == 0 || p.first > l.KeptLast) {
 			l.Removed = append(l.Removed, p.path)
 		}
 	}
-	return nil
+}
+
+// planFront finds damaged lines of deleted entries in what is, or becomes, the open
+// part, which Open reads from end to end.
+func (l *LogRepair) planFront(sv *survey) {
+	for _, x := range sv.w.parts {
+		if x.path != l.File || !x.passed || x.live <= 0 || l.KeptLast == 0 || !l.Cut && x.sealed {
+			continue
+		}
+		l.DropBytes, l.DeletedDamage = x.live, sv.deleted
+		if !l.Cut {
+			l.Bytes, l.Lines, l.KeptLines, l.KeptBytes = x.bytes, x.lines, x.lines, x.end
+		}
+	}
 }
 
 // judge says what is lost, given the commit index that is known.
@@ -233,6 +252,9 @@ func (l *LogRepair) judge(sv *survey, commit uint64) {
 		}
 		l.LostLast = max(l.LostLast, sv.behind.last, l.LostFirst)
 		l.LostAcknowledged = sv.behind.laterBatch
+		if after, cutting := sv.w.cut(); cutting && l.KeptLast == after {
+			l.LostFirst, l.LostLast, l.LostAcknowledged = 0, 0, false // it was deleted, if not yet removed
+		}
 	}
 	if commit > l.KeptLast {
 		if l.LostFirst == 0 && l.KeptLast > 0 {
@@ -298,6 +320,7 @@ func (s *StateRepair) adjust(state *stableState, l *LogRepair) {
 	}
 	if s.LowerCommit || s.RaiseTerm || changed {
 		s.next = next
+		s.was = state
 	}
 }
 
@@ -364,15 +387,49 @@ func Repair(dir string, r RepairOptions, opts ...Option) (res RepairResult, err 
 
 // apply does what the plan says: copies, then the state, which must never claim
 // more than the log holds, then the log. As long as parts behind the cut go, there is
-// no open part, and the directory does not open.
+// no open part, and the directory does not open. What is deleted stays so: only
+// when the log has its new end does the state know of no other.
 func (res *RepairResult) apply(o options, now time.Time) error {
-	l := &res.Log
+	l, next := &res.Log, res.State.next
 	if err := res.keepCopies(o, now); err != nil {
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
-	if next := res.State.next; next != nil {
-		if err := replaceStateOf(o.fs, res.Dir, encodeState(next)); err != nil {
-			return fmt.Errorf("replacing %s: %w", res.State.File, err)
+	if next != nil {
+		meanwhile := *next
+		if was := res.State.was; was != nil {
+			meanwhile.first, meanwhile.cut = was.first, was.cut
+		}
+		if err := res.writeState(o, &meanwhile); err != nil {
+			return err
+		}
+	}
+	if err := res.cutLog(o, now); err != nil {
+		return err
+	}
+	for _, path := range l.Indexes {
+		if err := rebuildIndex(o, res.Dir, path); err != nil {
+			return fmt.Errorf("making %s anew: %w", path, err)
+		}
+	}
+	if next != nil && res.State.was != nil && (next.first != res.State.was.first || next.cut != res.State.was.cut) {
+		return res.writeState(o, next)
+	}
+	return nil
+}
+
+func (res *RepairResult) writeState(o options, st *stableState) error {
+	if err := replaceStateOf(o.fs, res.Dir, encodeState(st)); err != nil {
+		return fmt.Errorf("replacing %s: %w", res.State.File, err)
+	}
+	return nil
+}
+
+// cutLog leaves of the log what is kept.
+func (res *RepairResult) cutLog(o options, now time.Time) error {
+	l := &res.Log
+	if l.Link != "" { // before the file that it leads to becomes a copy, or shorter
+		if err := removePartFiles(o.fs, res.Dir, l.Link); err != nil {
+			return fmt.Errorf("removing %s: %w", l.Link, err)
 		}
 	}
 	// The open part first, and from there on backwards.
@@ -381,17 +438,17 @@ func (res *RepairResult) apply(o options, now time.Time) error {
 			return fmt.Errorf("setting %s aside: %w", path, err)
 		}
 	}
-	if l.Cut {
+	switch {
+	case l.DropBytes > 0:
+		if err := dropFront(o.fs, res.Dir, l.File, l.DropBytes, l.KeptBytes); err != nil {
+			return fmt.Errorf("taking damaged lines out of %s: %w", l.File, err)
+		}
+	case l.Cut:
 		if err := cutFile(o.fs, l.File, l.KeptBytes); err != nil {
 			return fmt.Errorf("cutting %s: %w", l.File, err)
 		}
 		if err := makeOpenPart(o.fs, res.Dir, l.File); err != nil {
 			return fmt.Errorf("making %s the open part: %w", l.File, err)
-		}
-	}
-	for _, path := range l.Indexes {
-		if err := rebuildIndex(o, res.Dir, path); err != nil {
-			return fmt.Errorf("making %s anew: %w", path, err)
 		}
 	}
 	return nil
@@ -402,7 +459,7 @@ func (res *RepairResult) apply(o options, now time.Time) error {
 func (res *RepairResult) keepCopies(o options, now time.Time) error {
 	l := &res.Log
 	var paths []string
-	if l.Cut {
+	if l.Cut || l.DropBytes > 0 {
 		paths = append(paths, l.File)
 	}
 	paths = append(paths, l.Indexes...)
@@ -438,6 +495,47 @@ func (res *RepairResult) setAside(o options, path string, now time.Time) error {
 		}
 	}
 	return o.fs.SyncDir(res.Dir)
+}
+
+// removePartFiles removes a sealed part and its index file.
+func removePartFiles(fsys vfs.FS, dir, path string) error {
+	first, ok := parsePartName(filepath.Base(path), partSuffix)
+	if !ok {
+		return fmt.Errorf("%s is no sealed part", path)
+	}
+	if err := errors.Join(removeIfThere(fsys, indexPath(dir, first)), removeIfThere(fsys, path)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// dropFront has the bytes [from, to) of a part be the open part.
+func dropFront(fsys vfs.FS, dir, path string, from, to int64) error {
+	open := filepath.Join(dir, LogFile)
+	temp := open + copyTemp
+	src, err := fsys.Open(path)
+	if err != nil {
+		return err
+	}
+	defer src.Close() // only read from
+	file, err := createAnew(fsys, temp)
+	if err != nil {
+		return err
+	}
+	if err = copyRange(file, src, from, to); err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = fsys.Rename(temp, open)
+	}
+	if err != nil {
+		return errors.Join(err, removeIfThere(fsys, temp))
+	}
+	if err := fsys.SyncDir(dir); err != nil || path == open {
+		return err
+	}
+	// It begins before the first entry, and the open part no later: it is of no use.
+	return removePartFiles(fsys, dir, path)
 }
 
 // makeOpenPart gives a part the open part's name, unless it has it.

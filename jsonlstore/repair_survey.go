@@ -27,6 +27,7 @@ type survey struct {
 	damage      []*logstore.CorruptionError
 	damageCount int
 	badIndexes  []*logstore.CorruptionError // of sealed parts: no entry is lost by them
+	deleted     []*logstore.CorruptionError // in deleted lines of the open part, up to MaxDamageListed places
 
 	kept struct { // what stands before the first damage
 		entries     int
@@ -58,6 +59,7 @@ type surveyEntry struct {
 func surveyLog(o options, dir string) (*survey, error) {
 	s := &survey{path: filepath.Join(dir, LogFile), types: make(map[string]int), commands: make(map[string]int)}
 	s.w = logWalk{o: o, dir: dir, visit: s.visit, damaged: func(e *logstore.CorruptionError) error { s.damaged(e); return nil }}
+	s.w.spoilt = func(e *logstore.CorruptionError) error { s.spoilt(e); return nil }
 	s.w.endPart = func() {
 		if n := len(s.pending); n > 0 && (s.w.torn == nil || s.pending[n-1].index <= s.w.last) {
 			s.settle()
@@ -70,13 +72,18 @@ func surveyLog(o options, dir string) (*survey, error) {
 }
 
 func (s *survey) damaged(e *logstore.CorruptionError) {
-	if strings.HasSuffix(e.File, indexSuffix) {
-		s.badIndexes = append(s.badIndexes, e)
-		return
-	}
 	s.damageCount++
 	if len(s.damage) < MaxDamageListed {
 		s.damage = append(s.damage, e)
+	}
+}
+
+func (s *survey) spoilt(e *logstore.CorruptionError) {
+	switch {
+	case strings.HasSuffix(e.File, indexSuffix):
+		s.badIndexes = append(s.badIndexes, e)
+	case len(s.deleted) < MaxDamageListed:
+		s.deleted = append(s.deleted, e)
 	}
 }
 

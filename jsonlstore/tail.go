@@ -210,8 +210,8 @@ func (f *follower) lookAt(file vfs.File) (moved bool, err error) {
 		if err := f.goBack(file); err != nil {
 			return false, err
 		}
-		if f.path != filepath.Join(f.dir, LogFile) {
-			return true, nil // it goes on in a sealed part
+		if f.path != filepath.Join(f.dir, LogFile) || len(f.marks) == 0 {
+			return true, nil // it goes on in a sealed part, or with the first
 		}
 	} else if n == 0 && size < f.end {
 		f.end, f.damage, f.stuck = 0, nil, stuck{}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
@@ -92,11 +91,12 @@ func (f *follower) scanOnce(known []mark) (*tailScan, error) {
 	w := logWalk{
 		o: f.o, dir: f.dir,
 		damaged: func(e *logstore.CorruptionError) error {
-			if len(scan.damage) < MaxDamageListed && !strings.HasSuffix(e.File, indexSuffix) {
+			if len(scan.damage) < MaxDamageListed {
 				scan.damage = append(scan.damage, e)
 			}
 			return nil
 		},
+		spoilt: func(*logstore.CorruptionError) error { return nil },
 		visit: func(path string, line rawLine, p *parsedLine) error {
 			if scan.first == 0 {
 				scan.first = p.index

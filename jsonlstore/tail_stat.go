@@ -60,7 +60,7 @@ func statOnce(dir string, o options) (Stats, error) {
 	st.Sealed, st.Bytes, st.Lines, st.RoomBytes = w.sizes()
 	st.Entries, st.First, st.Last, st.Terms = sv.entries, sv.first, sv.last, sv.terms
 	st.Batches, st.Types, st.Commands = sv.batches, sv.types, sv.commands
-	st.Torn, st.DamageCount = w.torn, sv.damageCount+len(sv.badIndexes)
+	st.Torn, st.DamageCount = w.torn, sv.damageCount+len(sv.badIndexes)+len(sv.deleted)
 	st.Commit = min(sv.commit, sv.last)
 	if st.StateError != nil {
 		st.DamageCount++

@@ -431,3 +431,44 @@ func TestTailAgreesWithCat(t *testing.T) {
 		}
 	}
 }
+
+// TestTailAfterEverythingWasCut has all that was seen deleted, and more parts than one
+// written since.
+func TestTailAfterEverythingWasCut(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, memDir, inParts(fs, 1))
+	defer s.Close()
+	for i := range uint64(4) {
+		mustStore(t, s, someLogs(i+1, i+1, 1))
+	}
+	tl := follow(t, memDir, 2, onMem(fs))
+	tl.look("3/1 4/1")
+	mustDelete(t, s, 1, 4)
+	for i := range uint64(4) {
+		mustStore(t, s, someLogs(i+1, i+1, 2))
+	}
+	tl.look("cut 1-4 1/2 2/2 3/2 4/2")
+}
+
+// TestIndexKnowsTermsBeforeOpen: the highest term in a part that is sealed after the
+// store was opened again. A term is taken from there if the state file is lost.
+func TestIndexKnowsTermsBeforeOpen(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, memDir, onMem(fs))
+	mustStore(t, s, someLogs(1, 3, 7))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, memDir, inParts(fs, 1))
+	mustStore(t, s, someLogs(4, 4, 7)) // seals 1 to 3
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	x, err := loadIndex(fs, memDir, 1)
+	if err != nil || x.maxTerm != 7 {
+		t.Fatalf("%+v, %v", x, err)
+	}
+	if r, err := Verify(memDir, onMem(fs)); err != nil || !r.OK() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+}

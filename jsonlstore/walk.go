@@ -34,6 +34,9 @@ type logWalk struct {
 	// theirs ends the walk.
 	visit   func(path string, line rawLine, p *parsedLine) error
 	damaged func(*logstore.CorruptionError) error
+	// spoilt is called for damage by which no entry is lost: of index files, and of
+	// deleted lines that still stand in the open part. nil: damaged is.
+	spoilt  func(*logstore.CorruptionError) error
 	endPart func() // may be nil
 
 	loaded      loadedState
@@ -45,10 +48,16 @@ type logWalk struct {
 	torn    *TornTail    // of the open part
 	lost    uint64       // entries up to here are missing in front of everything; 0: none are
 
+	all    []part // that are there
+	link   string // path of the open part under its second name, that of a sealed part; "": it has none
+	rival  string // path of a sealed part that begins where the open one does, and is another; "": there is none
 	ends   uint64 // with which the part before the present one ends; 0: there is none, or it is damaged
-	broken bool   // damage other than of an index file was found
-	open   frozenFile
-	base   uint64 // index of the open part's first entry, 0: none that can be read
+	broken bool   // damage was found by which entries are lost
+	// Damage in front of the first entry that is not deleted: what comes behind
+	// it tells whether that entry is lost.
+	unclear []*logstore.CorruptionError
+	open    frozenFile
+	base    uint64 // index of the open part's first entry, 0: none that can be read
 }
 
 // walkedPart is a part and what was found in it.
@@ -56,6 +65,8 @@ type walkedPart struct {
 	part
 	entries     int
 	first, last uint64 // indexes of its entries, deleted ones included
+	live        int64  // where the first entry begins that is not deleted; -1: there is none
+	passed      bool   // there is damage before that
 	lines       int
 	bytes       int64 // its length, without the room
 	room        int64
@@ -75,6 +86,7 @@ func (w *logWalk) run() error {
 	if w.missing = len(parts) == 0; w.missing {
 		return nil
 	}
+	w.all = parts
 	if parts, err = w.choose(parts); err != nil {
 		return err
 	}
@@ -98,7 +110,7 @@ func (w *logWalk) run() error {
 			w.endPart()
 		}
 	}
-	return w.end(parts)
+	return w.end()
 }
 
 // first returns the index below which entries are deleted; 0: it is not known.
@@ -120,6 +132,50 @@ func (w *logWalk) cut() (after uint64, cutting bool) {
 func (w *logWalk) report(e *logstore.CorruptionError) error {
 	w.broken = true
 	return w.damaged(e)
+}
+
+// reportSpoilt reports damage by which no entry is lost.
+func (w *logWalk) reportSpoilt(e *logstore.CorruptionError) error {
+	if w.spoilt != nil {
+		return w.spoilt(e)
+	}
+	return w.damaged(e)
+}
+
+// deletedAdvice is what to do about damage in lines of deleted entries.
+const deletedAdvice = "no entry is lost by that, the log begins behind it: `aiondb-ha log repair DIR --yes` takes those lines out"
+
+// clearUp tells what the unclear damage is, for which next is the index of the first
+// entry behind it; 0: there is none. lost tells that entries are.
+func (w *logWalk) clearUp(next uint64) (lost bool, err error) {
+	unclear, first := w.unclear, w.first()
+	w.unclear = nil
+	if next != 0 && next <= first {
+		for _, e := range unclear {
+			if filepath.Base(e.File) != LogFile {
+				continue // nobody reads it any more
+			}
+			e.Advice = deletedAdvice
+			if err := w.reportSpoilt(e); err != nil {
+				return false, err
+			}
+		}
+		return false, nil
+	}
+	for i, e := range unclear {
+		if e.Index > 0 && e.Index < first {
+			if !lost && i == len(unclear)-1 { // the line that says so is one more that cannot be believed
+				e.Index = first
+			} else {
+				continue
+			}
+		}
+		lost = true
+		if err := w.report(e); err != nil {
+			return true, err
+		}
+	}
+	return lost, nil
 }
 
 func missingEntries(dir string, from, to uint64) *logstore.CorruptionError {
@@ -222,21 +278,19 @@ func (w *logWalk) choose(parts []part) ([]part, error) {
 	if open {
 		sealed = parts[:n-1]
 	}
-	if k := len(sealed); open && k > 0 && w.base != 0 && sealed[k-1].first == w.base {
+	w.link, w.rival = "", ""
+	if k := len(sealed); open && k > 0 && (w.base == 0 || sealed[k-1].first == w.base) {
 		// The open part under a second name, until a new one is in its place.
 		same, err := w.secondName(sealed[k-1])
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case same:
+			w.link = sealed[k-1].path
+			sealed = sealed[:k-1]
+		case w.base != 0:
+			w.rival = sealed[k-1].path
 		}
-		if !same {
-			if err := w.report(&logstore.CorruptionError{
-				File: sealed[k-1].path, Line: 1, Index: w.base, Advice: logAdvice,
-				Reason: fmt.Sprintf("it begins with the same index as %s, and does not hold the same", LogFile),
-			}); err != nil {
-				return nil, err
-			}
-		}
-		sealed = sealed[:k-1]
 	}
 	if after, cutting := w.cut(); cutting {
 		if after == 0 {
@@ -277,7 +331,7 @@ func (w *logWalk) secondName(p part) (bool, error) {
 		return false, fmt.Errorf("reading %s: %w", p.path, err)
 	}
 	a, b := make([]byte, readChunk), make([]byte, readChunk)
-	if sealed.from > w.open.from {
+	if sealed.from == 0 || sealed.from > w.open.from {
 		return false, nil
 	}
 	for at := int64(0); at < sealed.from; {
@@ -315,22 +369,46 @@ func (w *logWalk) walkPart(p part) error {
 		src = frozenFile{file: file, from: size, size: size}
 	}
 	after, cutting := w.cut()
-	x := walkedPart{part: p}
+	x := walkedPart{part: p, live: -1}
 	index := &partIndex{partHead: partHead{first: p.first}, starts: newStarts(0, src.size)}
-	bad, passed, visited := false, false, uint64(0)
+	bad, visited := false, uint64(0)
+	if p.path == w.rival {
+		bad = true
+		if err := w.report(&logstore.CorruptionError{
+			File: p.path, Line: 1, Index: p.first, Advice: logAdvice,
+			Reason: fmt.Sprintf("it begins with the same index as %s, and does not hold the same", LogFile),
+		}); err != nil {
+			return err
+		}
+	}
 	damaged := func(e *logstore.CorruptionError) error {
-		if e.Index > 0 && (p.sealed && e.Index < w.first() || cutting && e.Index > after) {
-			passed = true // nobody reads it any more
+		if visited < w.first() && (!p.sealed || p.first < w.first()) {
+			if len(w.unclear) == MaxDamageListed {
+				w.unclear = w.unclear[:MaxDamageListed-1]
+			}
+			w.unclear = append(w.unclear, e)
 			return nil
 		}
 		bad = true
 		return w.report(e)
 	}
+	clearUp := func(next uint64) error {
+		if len(w.unclear) == 0 {
+			return nil
+		}
+		x.passed = true
+		lost, err := w.clearUp(next)
+		bad = bad || lost
+		return err
+	}
 	sc := scanner{
 		r: src, size: src.size, file: p.path, maxLine: maxLineLen(w.o.maxEntry), damaged: damaged,
 		visit: func(line rawLine, l *parsedLine) error {
+			if err := clearUp(l.index); err != nil {
+				return err
+			}
 			if x.entries == 0 {
-				if err := w.join(p, line, l.index, bad); err != nil {
+				if err := w.join(p, line, l.index, bad || x.passed); err != nil {
 					return err
 				}
 				x.first = l.index
@@ -345,6 +423,9 @@ func (w *logWalk) walkPart(p part) error {
 			}
 			if l.index < w.first() || cutting && l.index > after {
 				return nil
+			}
+			if x.live < 0 {
+				x.live = line.offset
 			}
 			return w.visit(p.path, line, l)
 		},
@@ -364,6 +445,12 @@ func (w *logWalk) walkPart(p part) error {
 			return err
 		}
 	}
+	if !p.sealed {
+		if err := clearUp(0); err != nil {
+			return err
+		}
+	}
+	bad = bad || len(w.unclear) > 0 // the open part tells, if nobody can say where it begins
 	if !p.sealed && !cutting {
 		w.torn = torn
 	}
@@ -373,7 +460,7 @@ func (w *logWalk) walkPart(p part) error {
 	if w.ends = x.last; bad {
 		w.ends = 0
 	}
-	if err := w.checkPart(&x, index, bad, passed, torn); err != nil {
+	if err := w.checkPart(&x, index, bad, torn); err != nil {
 		return err
 	}
 	w.parts = append(w.parts, x)
@@ -413,7 +500,7 @@ func (w *logWalk) join(p part, line rawLine, first uint64, bad bool) error {
 }
 
 // checkPart looks at what a part as a whole must be.
-func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad, passed bool, torn *TornTail) error {
+func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *TornTail) error {
 	_, cutting := w.cut()
 	if x.entries == 0 && !bad && (x.sealed || len(w.parts) > 0) {
 		e := &logstore.CorruptionError{File: x.path, Line: 1, Index: x.part.first, Reason: errNoEntries.Error(), Advice: logAdvice}
@@ -428,7 +515,7 @@ func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad, passed bool, t
 		}
 		return w.report(e)
 	}
-	if !x.sealed || bad || passed || cutting {
+	if !x.sealed || bad || x.passed || cutting {
 		return nil
 	}
 	x.badIndex = w.checkIndex(index)
@@ -441,7 +528,7 @@ func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad, passed bool, t
 	if !errors.Is(x.badIndex, errBadIndex) && !errors.Is(x.badIndex, fs.ErrNotExist) {
 		return x.badIndex
 	}
-	return w.damaged(&logstore.CorruptionError{
+	return w.reportSpoilt(&logstore.CorruptionError{
 		File: indexPath(w.dir, x.part.first), Index: x.part.first, Reason: x.badIndex.Error(), Advice: indexAdvice,
 	})
 }
@@ -465,13 +552,15 @@ func (w *logWalk) checkIndex(found *partIndex) error {
 }
 
 // end looks at what the log as a whole must be.
-func (w *logWalk) end(parts []part) error {
+func (w *logWalk) end() error {
 	after, cutting := w.cut()
-	n := len(parts)
-	if n > 0 && parts[n-1].sealed && !cutting {
+	if _, err := w.clearUp(0); err != nil {
+		return err
+	}
+	if n := len(w.all); w.all[n-1].sealed {
 		return w.report(&logstore.CorruptionError{
 			File: filepath.Join(w.dir, LogFile), Index: w.last + 1, Advice: logAdvice,
-			Reason: fmt.Sprintf("it is not there, but older parts of the log are, such as %s", filepath.Base(parts[n-1].path)),
+			Reason: fmt.Sprintf("it is not there, but older parts of the log are, such as %s", filepath.Base(w.all[n-1].path)),
 		})
 	}
 	if w.broken {

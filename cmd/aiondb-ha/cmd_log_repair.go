@@ -27,6 +27,9 @@ type repairLogBody struct {
 	Cut              bool         `json:"cut"`
 	Removed          []string     `json:"removed,omitempty"`
 	Indexes          []string     `json:"indexes,omitempty"`
+	SecondName       string       `json:"second_name,omitempty"`
+	DropBytes        int64        `json:"drop_bytes,omitempty"`
+	DeletedDamage    []damageBody `json:"deleted_damage,omitempty"`
 	DamageCount      int          `json:"damage_count"`
 	Damage           []damageBody `json:"damage"`
 	KeptLines        int          `json:"kept_lines"`
@@ -57,7 +60,7 @@ func newRepairBody(p jsonlstore.RepairPlan, done bool, copies []string) repairBo
 	body := repairBody{
 		Needed: p.Needed(), Done: done, Copies: append([]string{}, copies...),
 		Log: repairLogBody{
-			File: l.File, Cut: l.Cut, Removed: l.Removed, Indexes: l.Indexes, DamageCount: l.DamageCount, Damage: []damageBody{},
+			File: l.File, Cut: l.Cut, Removed: l.Removed, Indexes: l.Indexes, SecondName: l.Link, DropBytes: l.DropBytes, DamageCount: l.DamageCount, Damage: []damageBody{},
 			KeptLines: l.KeptLines, KeptBytes: l.KeptBytes, KeptEntries: l.KeptEntries, KeptFirst: l.KeptFirst, KeptLast: l.KeptLast,
 			LostFirst: l.LostFirst, LostLast: l.LostLast, LostReadable: l.LostReadable, LostCommitted: l.LostCommitted, LostAcknowledged: l.LostAcknowledged,
 		},
@@ -65,6 +68,9 @@ func newRepairBody(p jsonlstore.RepairPlan, done bool, copies []string) repairBo
 	}
 	for _, d := range l.Damage {
 		body.Log.Damage = append(body.Log.Damage, damageBody{d.File, d.Line, d.Offset, d.Index, d.Reason})
+	}
+	for _, d := range l.DeletedDamage {
+		body.Log.DeletedDamage = append(body.Log.DeletedDamage, damageBody{d.File, d.Line, d.Offset, d.Index, d.Reason})
 	}
 	return body
 }
@@ -156,6 +162,10 @@ func (r *repairTable) log() {
 		if d.File != l.File {
 			where = term.Safe(d.File) + ": "
 		}
+		if d.Line == 0 { // it is not there
+			r.row("damage", "%s%s", where, term.Safe(d.Reason))
+			continue
+		}
 		r.row("damage", "%sline %d, byte offset %d%s: %s", where, d.Line, d.Offset, index, term.Safe(d.Reason))
 	}
 	if s := r.p.State; s.LowerCommit && !l.Cut {
@@ -164,12 +174,27 @@ func (r *repairTable) log() {
 	for _, path := range l.Indexes {
 		r.row("index", "%s is made anew from its part; no entry is lost by that", term.Safe(path))
 	}
+	for i, d := range l.DeletedDamage {
+		if i == maxDamageShown {
+			break
+		}
+		r.row("damage", "line %d, byte offset %d: %s; it is before the first entry that is not deleted", d.Line, d.Offset, term.Safe(d.Reason))
+	}
+	if l.DropBytes > 0 {
+		r.row("taken out", "the first %d bytes, lines of deleted entries; no entry is lost by that", l.DropBytes)
+	}
+	if l.Link != "" {
+		r.row("removed", "%s, a second name of the open part", term.Safe(l.Link))
+	}
 	kept := entriesOf(l.KeptEntries, l.KeptFirst, l.KeptLast)
-	if l.KeptLines > 0 {
+	switch {
+	case l.DropBytes > 0:
+		kept = fmt.Sprintf("%s, %d bytes", kept, l.KeptBytes-l.DropBytes)
+	case l.KeptLines > 0:
 		kept = fmt.Sprintf("%s, %s, %d bytes", span("line", "lines", 1, l.KeptLines), kept, l.KeptBytes)
 	}
 	r.row("kept", "%s", kept)
-	if l.Cut {
+	if l.Cut && l.Bytes > l.KeptBytes {
 		r.row("cut off", "%s, from byte offset %d, %d bytes", span("line", "lines", min(l.KeptLines+1, l.Lines), l.Lines), l.KeptBytes, l.Bytes-l.KeptBytes)
 	}
 	for _, path := range l.Removed {

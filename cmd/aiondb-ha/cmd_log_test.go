@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -72,6 +73,39 @@ func (d *logDir) change(name string, f func([]byte) []byte) {
 	}
 }
 
+// split has the log lie in parts, of which those after the first begin with the
+// indexes given.
+func (d *logDir) split(begins ...uint64) {
+	d.t.Helper()
+	path := filepath.Join(d.path, jsonlstore.LogFile)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	begin := uint64(1)
+	for _, next := range begins {
+		at := bytes.Index(raw, fmt.Appendf(nil, `{"index":%d,`, next))
+		part := filepath.Join(d.path, fmt.Sprintf("raft_log.%020d.jsonl", begin))
+		if err := errors.Join(os.WriteFile(part, raw[:at], 0o600), os.WriteFile(path, raw[at:], 0o600)); err != nil {
+			d.t.Fatal(err)
+		}
+		raw, begin = raw[at:], next
+	}
+	d.reopen(func(*jsonlstore.Store) error { return nil }) // which makes the index files
+}
+
+// reopen does something with the store.
+func (d *logDir) reopen(do func(*jsonlstore.Store) error) {
+	d.t.Helper()
+	s, err := jsonlstore.Open(d.path)
+	if err == nil {
+		err = errors.Join(do(s), s.Close())
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 func replacing(old, with string) func([]byte) []byte {
 	return func(raw []byte) []byte { return bytes.Replace(raw, []byte(old), []byte(with), 1) }
 }
@@ -130,6 +164,25 @@ func TestLogTools(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	parts := func(d *logDir) { d.split(2, 5) }
+	script("log_parts", "log cat DIR\nlog verify DIR\nlog verify DIR --json\nlog tail DIR -n 6\nlog stat DIR\nlog stat DIR --json\nlog repair DIR\n", parts)
+	second := "raft_log.00000000000000000002"
+	script("log_parts_damaged", "log verify DIR\nlog cat DIR\nlog tail DIR -n 9\nlog stat DIR\nlog repair DIR\nlog repair DIR --json\nlog repair DIR --yes\nlog verify DIR\nlog cat DIR\n",
+		parts, func(d *logDir) { d.change(second+".jsonl", replacing("[102,111", "[102,112")) })
+	script("log_parts_index", "log verify DIR\nlog cat DIR\nlog stat DIR\nlog repair DIR\nlog repair DIR --yes\nlog verify DIR\n",
+		parts, func(d *logDir) { d.change(second+".index", func([]byte) []byte { return []byte("rlindex1") }) })
+	script("log_parts_missing", "log verify DIR\nlog cat DIR\nlog tail DIR -n 9\nlog repair DIR\nlog repair DIR --yes\nlog verify DIR\n", parts, func(d *logDir) {
+		if err := os.Remove(filepath.Join(d.path, second+".jsonl")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	script("log_parts_deleted", "log verify DIR\nlog cat DIR\nlog stat DIR\nlog repair DIR\nlog repair DIR --json\nlog repair DIR --yes\nlog verify DIR\nlog cat DIR\n", parts, func(d *logDir) {
+		// As a crash in the middle of a cut of the front leaves it.
+		before := map[string][]byte{}
+		d.change(jsonlstore.LogFile, func(raw []byte) []byte { before[jsonlstore.LogFile] = raw; return raw })
+		d.reopen(func(s *jsonlstore.Store) error { return s.DeleteRange(1, 5) })
+		d.change(jsonlstore.LogFile, func([]byte) []byte { return before[jsonlstore.LogFile] })
+	}, flip)
 	script("log_help", "help log\nhelp log verify\nhelp log tail\nhelp log stat\nhelp log repair\n")
 }
 
