@@ -116,43 +116,6 @@ var script = []storetest.Op{
 	storeOp(5, 5, 900),
 }
 
-// possible lists every state that a crash may leave: nothing of the operation
-// it interrupted, all of it, or the first entries of its batch.
-func (h history) possible() []*logstore.Memory {
-	states := []*logstore.Memory{h.acked}
-	if h.inFlight == nil {
-		return states
-	}
-	// Whole batches are recorded by a store that stores them one entry at a time.
-	rec := &recorder{Memory: h.acked.Clone()}
-	if err := h.inFlight.Do(rec); err == nil {
-		states = append(states, rec.steps...)
-		states = append(states, rec.Memory)
-	}
-	return states
-}
-
-// recorder remembers the states in the middle of a batch.
-type recorder struct {
-	*logstore.Memory
-	steps []*logstore.Memory
-}
-
-func (r *recorder) StoreLogs(logs []*raft.Log) error {
-	if err := r.Clone().StoreLogs(logs); err != nil {
-		return err
-	}
-	for i := 1; i < len(logs); i++ {
-		step := r.Clone()
-		step.DropStaged()
-		if err := step.StoreLogs(logs[:i]); err != nil {
-			return err
-		}
-		r.steps = append(r.steps, step)
-	}
-	return r.Memory.StoreLogs(logs)
-}
-
 // checkImage opens a crashed file system and compares it with what may be
 // there; then it works on, to see that the store is fit for it.
 func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
@@ -216,20 +179,11 @@ func checkPossible(t testing.TB, h history, s *Store, what string, image *memfs.
 	if err != nil || commit > last {
 		t.Fatalf("%s: commit index %d of a log that ends with %d, %v", what, commit, last, err)
 	}
-	var diffs string
-	for _, state := range h.possible() {
-		diff := storetest.DiffLog(state, s) + storetest.DiffStable(state, s)
-		if diff == "" {
-			return state.Clone()
-		}
-		diffs += "\n  not " + diff
+	state, differences := storetest.History{Acked: h.acked, InFlight: h.inFlight}.Match(s)
+	if state == nil {
+		t.Fatalf("%s, %s\n%s", what, differences, show(image))
 	}
-	name := "nothing"
-	if h.inFlight != nil {
-		name = h.inFlight.Name
-	}
-	t.Fatalf("%s, while %s was written: no possible state:%s\n%s", what, name, diffs, show(image))
-	return nil
+	return state
 }
 
 func show(fs *memfs.FS) string {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/aiondb/aiondb-ha/internal/vfs"
+	"github.com/aiondb/aiondb-ha/internal/vfs/memfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 	"github.com/aiondb/aiondb-ha/logstore/storetest"
 )
@@ -20,6 +21,33 @@ func mustOpen(t testing.TB, dir string, opts ...Option) *Store {
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t testing.TB) logstore.Store { return mustOpen(t, t.TempDir()) })
 	storetest.RunPersistent(t, func(t testing.TB, dir string) logstore.Store { return mustOpen(t, dir) })
+	storetest.RunCrash(t, func(testing.TB) storetest.Machine { return machine{memfs.New()} })
+}
+
+// machine is a storetest.Machine with a disk in memory.
+type machine struct{ fs *memfs.FS }
+
+func (m machine) Open() (logstore.Store, error) {
+	s, err := Open(memDir, onMem(m.fs))
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (m machine) Ops() int      { return m.fs.Ops() }
+func (m machine) Crashed() bool { return m.fs.Crashed() }
+
+func (m machine) CrashAt(n int) {
+	at := m.fs.Ops() + n
+	m.fs.Hook = func(op memfs.Op) memfs.Verdict { return memfs.Verdict{Crash: op.N == at, Short: op.Len / 2} }
+}
+
+func (m machine) AfterCrash(seed uint64) storetest.Machine {
+	if seed == 0 {
+		return machine{m.fs.CrashClone(memfs.LoseEverything)}
+	}
+	return machine{m.fs.CrashClone(memfs.LoseRandomly(seed))}
 }
 
 // testRoom is the room that stores on a memory file system write ahead: little,

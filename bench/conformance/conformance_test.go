@@ -81,5 +81,6 @@ says. They are run on every store here. One that is listed as failing is run all
 line outlives what it tells of.
 
 To run the checks on a store of your own: ` + "`storetest.Run(t, open)`, `storetest.RunPersistent(t, openDir)`" + `, with the deviations that you
-know of behind. ` + "`logstore.Checked`" + ` makes a ` + "`logstore.Store`" + ` of anything that has Raft's two interfaces and Close.
+know of behind; and, if it can be put on a disk of the test's own making, ` + "`storetest.RunCrash(t, newMachine)`" + `, which cuts the power
+at many places and looks at what is left. Of the stores here that is jsonlstore alone: the others open files of the system. ` + "`logstore.Checked`" + ` makes a ` + "`logstore.Store`" + ` of anything that has Raft's two interfaces and Close.
 `

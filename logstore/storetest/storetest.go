@@ -6,7 +6,8 @@
 //	}
 //
 // A store that keeps its entries on disk also runs RunPersistent, which closes
-// and reopens it.
+// and reopens it; one that can be put on a disk of the test's own making runs RunCrash,
+// which cuts the power.
 package storetest
 
 import (
