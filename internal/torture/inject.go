@@ -460,6 +460,11 @@ func (r *run) wakeKill(ctx context.Context, s Step, id protocol.NodeID) error {
 	limited, cancel := context.WithTimeout(ctx, successorTimeout)
 	defer cancel()
 	first, err := r.client.WaitEpoch(limited, epoch)
+	for err == nil && first.Node == id {
+		// It became primary anew just before the pause, in an epoch that no
+		// client knew yet.
+		first, err = r.client.WaitEpoch(limited, first.Epoch)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return wake()
