@@ -37,10 +37,62 @@ const (
 // may still happen (an error may be both ErrNoQuorum and ErrOutcomeUnknown).
 // Keys under fsm.ReservedPrefix are refused: they are this package's own.
 func (n *Node) Propose(ctx context.Context, c command.Command) (fsm.Result, error) {
-	if kv, ok := c.(command.KvWrite); ok && bytes.HasPrefix(kv.Key, []byte(fsm.ReservedPrefix)) {
-		return fsm.Result{}, &fsm.RefusedError{Reason: fmt.Sprintf("keys under %q are reserved for the cluster itself: choose another prefix", fsm.ReservedPrefix)}
+	if kv, ok := c.(command.KvWrite); ok {
+		if err := refuseReserved(kv); err != nil {
+			return fsm.Result{}, err
+		}
 	}
 	return n.propose(ctx, c)
+}
+
+func refuseReserved(write command.KvWrite) error {
+	if !bytes.HasPrefix(write.Key, []byte(fsm.ReservedPrefix)) {
+		return nil
+	}
+	return &fsm.RefusedError{Reason: fmt.Sprintf("keys under %q are reserved for the cluster itself: choose another prefix", fsm.ReservedPrefix)}
+}
+
+// ProposeIf is Propose for a write that takes place only if the key has that
+// revision (fsm.Entry) at the moment of the write; 0: only if the key is not
+// there. Otherwise the error is a *fsm.RevisionError with the revision that it
+// has, and nothing was proposed. It may be called on any node.
+//
+// Afterwards the key's revision is the result's Index if it was Changed. If not,
+// because the value was there already, it is still the one given.
+//
+// The other errors are those of Propose. After ErrOutcomeUnknown read the key: if
+// its revision is another one, this write or somebody else's has taken place,
+// and which of them, the value must tell. If it is the same, this write may still
+// come; a conditional write of the same revision, tried again, keeps it from
+// doing so, or waits until it has: of those that depend on one revision at most
+// one changes the key.
+//
+// Conditional writes of one key follow one another, each for as long as a commit
+// takes; plain writes of that key wait for them. Other keys wait for nothing. How
+// it is made sure that nothing comes between: raftshim.Consensus.ProposeIf.
+func (n *Node) ProposeIf(ctx context.Context, write command.KvWrite, revision uint64) (fsm.Result, error) {
+	if err := refuseReserved(write); err != nil {
+		return fsm.Result{}, err
+	}
+	data, err := command.Encode(write)
+	if err != nil {
+		return fsm.Result{}, fmt.Errorf("encoding %s: %w", write.Name(), err)
+	}
+	var result fsm.Result
+	var differs *fsm.RevisionError
+	err = n.atLeader(ctx, "propose "+write.Name(), func(ctx context.Context) error {
+		result, err = n.proposeIfHere(ctx, data, write.Key, revision)
+		return err
+	}, protocol.ForwardRequest{Kind: protocol.ForwardProposeIf, Payload: append(binary.LittleEndian.AppendUint64(nil, revision), data...)}, func(reply []byte) error {
+		return json.Unmarshal(reply, &result)
+	})
+	switch {
+	case errors.As(err, &differs):
+		return fsm.Result{}, &fsm.RevisionError{Key: bytes.Clone(write.Key), Want: revision, Have: differs.Have}
+	case err != nil:
+		return fsm.Result{}, err
+	}
+	return result, result.Err()
 }
 
 // propose is Propose, for the package's own keys too.
@@ -65,6 +117,27 @@ func (n *Node) propose(ctx context.Context, c command.Command) (fsm.Result, erro
 // proposeHere commits a canonical command, this node being the leader.
 func (n *Node) proposeHere(ctx context.Context, data []byte) (fsm.Result, error) {
 	response, _, err := n.consensus.Propose(ctx, data)
+	return resultOf(response, err)
+}
+
+// proposeIfHere is proposeHere for a write of key that depends on its revision.
+func (n *Node) proposeIfHere(ctx context.Context, data, key []byte, revision uint64) (fsm.Result, error) {
+	response, _, err := n.consensus.ProposeIf(ctx, data, func() error {
+		// A state machine that has halted does not have what was proposed since.
+		if err := n.fsm.Halted(); err != nil {
+			return err
+		}
+		var have uint64
+		n.fsm.Read(func(s *fsm.State) { have = s.KVRevision(key) })
+		if have != revision {
+			return &fsm.RevisionError{Key: bytes.Clone(key), Want: revision, Have: have}
+		}
+		return nil
+	})
+	return resultOf(response, err)
+}
+
+func resultOf(response any, err error) (fsm.Result, error) {
 	if err != nil {
 		return fsm.Result{}, err
 	}
@@ -174,6 +247,8 @@ func (n *Node) atLeader(ctx context.Context, what string, here func(context.Cont
 			return nil
 		case errors.Is(err, failover.ErrOutcomeUnknown):
 			return n.explain(ctx, what, true, err)
+		case errors.As(err, new(*fsm.RevisionError)):
+			return err // an answer, and not the lack of one
 		case !errors.Is(err, failover.ErrNotLeader) && !errors.Is(err, transport.ErrNotSent) && try.Err() == nil:
 			return fmt.Errorf("%s: %w", what, err)
 		}
@@ -216,6 +291,8 @@ func (n *Node) askLeader(ctx context.Context, here func(context.Context) error, 
 		return &failover.NotLeaderError{Leader: leader}
 	case protocol.ForwardUnknown:
 		return fmt.Errorf("%w: %s", failover.ErrOutcomeUnknown, reply.Payload)
+	case protocol.ForwardDiffers:
+		return &fsm.RevisionError{Have: binary.LittleEndian.Uint64(reply.Payload)} // of 8 bytes, or it were no message
 	}
 	return fmt.Errorf("node %s refused: %s", leader, reply.Payload)
 }
@@ -233,6 +310,8 @@ func (n *Node) serveForward(ctx context.Context, from protocol.NodeID, request p
 		if result, err = n.proposeHere(ctx, request.Payload); err == nil {
 			payload, err = json.Marshal(result)
 		}
+	case protocol.ForwardProposeIf:
+		payload, err = n.serveProposeIf(ctx, request.Payload)
 	case protocol.ForwardReadIndex:
 		var index uint64
 		if index, err = n.readIndexHere(ctx); err == nil {
@@ -250,8 +329,31 @@ func (n *Node) serveForward(ctx context.Context, from protocol.NodeID, request p
 	return forwardReply(payload, err), nil
 }
 
+func (n *Node) serveProposeIf(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(payload) < 8 {
+		return nil, fmt.Errorf("what is to be proposed if a key has a revision begins with 8 bytes, not %d", len(payload))
+	}
+	revision, data := binary.LittleEndian.Uint64(payload), payload[8:]
+	c, err := command.Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	write, ok := c.(command.KvWrite)
+	if !ok {
+		return nil, fmt.Errorf("a %s cannot depend on a revision", c.Name())
+	}
+	result, err := n.proposeIfHere(ctx, data, write.Key, revision)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(result)
+}
+
 func forwardReply(payload []byte, err error) protocol.ForwardReply {
+	var differs *fsm.RevisionError
 	switch {
+	case errors.As(err, &differs):
+		return protocol.ForwardReply{Status: protocol.ForwardDiffers, Payload: binary.LittleEndian.AppendUint64(nil, differs.Have)}
 	case err == nil:
 		return protocol.ForwardReply{Status: protocol.ForwardOK, Payload: payload}
 	case errors.Is(err, failover.ErrOutcomeUnknown):

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/aiondb/aiondb-ha/failover/raftshim"
 	"github.com/aiondb/aiondb-ha/jsonlstore"
 )
 
@@ -30,7 +31,7 @@ const (
 )
 
 // writeTimer is the log store, with a watch on how long it takes to make
-// something durable.
+// something durable, and on the terms that entries must have.
 type writeTimer struct {
 	*jsonlstore.Store
 
@@ -94,12 +95,18 @@ func (d *writeTimer) p99() time.Duration {
 
 // StoreLog stores one entry.
 func (d *writeTimer) StoreLog(log *raft.Log) error {
+	if err := raftshim.KeepTerms(log); err != nil {
+		return err
+	}
 	defer d.note(time.Now())
 	return d.Store.StoreLog(log)
 }
 
 // StoreLogs stores entries.
 func (d *writeTimer) StoreLogs(logs []*raft.Log) error {
+	if err := raftshim.KeepTerms(logs...); err != nil {
+		return err
+	}
 	defer d.note(time.Now())
 	return d.Store.StoreLogs(logs)
 }

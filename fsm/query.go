@@ -63,6 +63,12 @@ func (s *State) KVGet(key []byte) (Entry, bool) {
 	return v.entry(string(key)), true
 }
 
+// KVRevision returns the revision of one key, 0 if it is not there.
+func (s *State) KVRevision(key []byte) uint64 {
+	v, _ := s.kv.get(string(key))
+	return v.revision
+}
+
 // KVList returns the keys that begin with prefix, sorted as bytes, at most
 // limit of them. A limit of 0, or one above MaxKVList, means MaxKVList.
 func (s *State) KVList(prefix []byte, limit int) []Entry {

@@ -67,6 +67,25 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("refused: %s", e.Reas
 // Is reports whether target is ErrRefused.
 func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 
+// RevisionError says that a key has another revision than a write was to depend
+// on. Nothing was proposed, and nothing changed.
+type RevisionError struct {
+	Key  []byte
+	Want uint64 // what the write depended on; 0: that the key is not there
+	Have uint64 // what the key has; 0: it is not there
+}
+
+// Error names the key and what it has.
+func (e *RevisionError) Error() string {
+	switch {
+	case e.Have == 0:
+		return fmt.Sprintf("key %q is not there, want revision %d: nothing was written", e.Key, e.Want)
+	case e.Want == 0:
+		return fmt.Sprintf("key %q is there already, with revision %d: nothing was written", e.Key, e.Have)
+	}
+	return fmt.Sprintf("key %q has revision %d, want %d: nothing was written", e.Key, e.Have, e.Want)
+}
+
 // Change is what an OnApply function is told of one applied entry. What it
 // points to is shared by all of them and must not be modified.
 type Change struct {

@@ -284,11 +284,14 @@ func check(m Message) error {
 	case ForwardRequest:
 		return checkForward(m)
 	case ForwardReply:
-		if m.Status > ForwardRefused {
+		if m.Status > ForwardDiffers {
 			return malformed("forward reply with unknown status %d", uint8(m.Status))
 		}
 		if m.Status == ForwardRefused && !utf8.Valid(m.Payload) {
 			return malformed("forward reply with a reason that is not UTF-8")
+		}
+		if m.Status == ForwardDiffers && len(m.Payload) != 8 {
+			return malformed("forward reply with a revision of %d bytes, want 8", len(m.Payload))
 		}
 		return checkLen("forward reply", m.Payload, MaxReplyPayload)
 	default:
@@ -311,6 +314,11 @@ func checkForward(m ForwardRequest) error {
 			return malformed("switchover request with a payload of %d bytes, want 8", len(m.Payload))
 		}
 		return nil
+	case ForwardProposeIf:
+		if len(m.Payload) <= 8 {
+			return malformed("forward request with %d bytes for a revision and what to propose", len(m.Payload))
+		}
+		return checkLen("forward request", m.Payload, MaxForwardPayload)
 	}
 	return malformed("forward request of unknown kind %d", uint8(m.Kind))
 }

@@ -23,12 +23,16 @@ func TestEncodeRefuses(t *testing.T) {
 		"append entries response": AppendEntriesResponse{big(MaxRaftPayload + 1)},
 		"ballot reason":           BallotAnswer{Refusal: 4},
 		"forward kind 0":          ForwardRequest{Payload: []byte("x")},
-		"forward kind 4":          ForwardRequest{Kind: 4, Payload: []byte("x")},
+		"forward kind 5":          ForwardRequest{Kind: 5, Payload: []byte("x")},
 		"propose nothing":         ForwardRequest{Kind: ForwardPropose},
 		"propose too much":        ForwardRequest{Kind: ForwardPropose, Payload: big(MaxForwardPayload + 1)},
 		"read index payload":      ForwardRequest{Kind: ForwardReadIndex, Payload: big(1)},
 		"switchover 7":            ForwardRequest{Kind: ForwardSwitchover, Payload: big(7)},
-		"reply status":            ForwardReply{Status: 5},
+		"propose nothing if":      ForwardRequest{Kind: ForwardProposeIf, Payload: big(8)},
+		"propose too much if":     ForwardRequest{Kind: ForwardProposeIf, Payload: big(MaxForwardPayload + 1)},
+		"reply status":            ForwardReply{Status: 6},
+		"reply revision of 7":     ForwardReply{Status: ForwardDiffers, Payload: big(7)},
+		"reply revision of 9":     ForwardReply{Status: ForwardDiffers, Payload: big(9)},
 		"reply reason":            ForwardReply{Status: ForwardRefused, Payload: []byte("\xc3")},
 		"reply too much":          ForwardReply{Payload: big(MaxReplyPayload + 1)},
 	} {
@@ -48,6 +52,9 @@ func TestLimits(t *testing.T) {
 		AppendEntries{make([]byte, MaxRaftPayload)},
 		AppendEntriesResponse{make([]byte, MaxRaftPayload)},
 		ForwardRequest{Kind: ForwardPropose, Payload: make([]byte, MaxForwardPayload)},
+		ForwardRequest{Kind: ForwardProposeIf, Payload: make([]byte, MaxForwardPayload)},
+		ForwardRequest{Kind: ForwardProposeIf, Payload: make([]byte, 9)},
+		ForwardReply{Status: ForwardDiffers, Payload: make([]byte, 8)},
 		ForwardReply{Payload: make([]byte, MaxReplyPayload)},
 	} {
 		frame, err := EncodeAuthenticated(m, testSecret)

@@ -145,6 +145,7 @@ const (
 	ForwardPropose    ForwardKind = 1 // payload: the canonical command; the reply's payload: the result as JSON
 	ForwardReadIndex  ForwardKind = 2 // no payload; the reply's payload: the commit index, u64 LE
 	ForwardSwitchover ForwardKind = 3 // payload: the target's node ID, u64 LE, 0 for the best replica
+	ForwardProposeIf  ForwardKind = 4 // payload: the revision the key must have, u64 LE, and a canonical KvWrite; the reply's as of ForwardPropose
 )
 
 // ForwardRequest asks the receiver, as Raft leader, to do something for a
@@ -168,6 +169,7 @@ const (
 	ForwardNoQuorum  ForwardStatus = 2 // nothing is known to have been done
 	ForwardUnknown   ForwardStatus = 3 // it may or may not happen yet
 	ForwardRefused   ForwardStatus = 4 // it was understood and refused; payload: the reason as UTF-8
+	ForwardDiffers   ForwardStatus = 5 // nothing was done, the key has another revision; payload: that one, u64 LE
 )
 
 // ForwardReply answers a ForwardRequest.

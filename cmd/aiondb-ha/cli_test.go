@@ -69,6 +69,14 @@ kv list
 kv list pi --limit 5 --json
 kv
 kv put ha/timeline/1 x
+kv put greeting hi --if-revision 0
+kv put greeting hi --if-revision 7
+kv put greeting hi --if-revision 12 --json
+kv put greeting hi --if-revision 12 --json
+kv put lock me --if-revision 0
+kv del lock --if-revision 14
+kv del none --if-revision 14
+kv del lock --if-revision 16
 kv del greeting
 kv del greeting
 config set mode fast
@@ -102,6 +110,10 @@ kv get
 kv get a b
 kv put a
 kv get a --stal
+kv get a --if-revision 1
+kv put a b --if-revision
+kv put a b --if-revision x
+kv del a --if-revision -1
 kv get a -o yaml
 kv get a --timeout 2
 kv get a --timeout 61s
@@ -138,7 +150,7 @@ func TestNoQuorum(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	c := &cli{t, "http://127.0.0.1:1"}
-	transcript(t, "help", "help\n--help\nhelp kv\nhelp kv put\nkv put --help\nkv --help\nhelp serve\nhelp status\nhelp log cat\nhelp demo\n", c.run, c.url)
+	transcript(t, "help", "help\n--help\nhelp kv\nhelp kv put\nkv put --help\nhelp kv del\nkv --help\nhelp serve\nhelp status\nhelp log cat\nhelp demo\n", c.run, c.url)
 }
 
 // transcript runs the lines of a script and compares the whole conversation

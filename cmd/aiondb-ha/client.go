@@ -119,6 +119,8 @@ func (e *apiError) Error() string {
 		return text + ": an election may be on, try again"
 	case httpapi.CodeTimeout:
 		return text + ": try --timeout, or --stale where reads have it"
+	case httpapi.CodeRevision:
+		return text + "; read it again before you decide"
 	case httpapi.CodeUnauthorized:
 		return text + ": give --api-token-file FILE, or set " + apiTokenEnv + fileSuffix
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -26,13 +27,15 @@ func kvCommands() []command {
 		},
 		{
 			name: "kv put", args: "KEY VALUE|-", short: "set a key, through Raft, from any node", min: 2, max: 2, client: true, data: true,
-			long:     fmt.Sprintf("With - the value is read from standard input, at most %d bytes. Keys under ha/ belong to the\ncluster itself.", httpapi.MaxValueLen),
-			examples: []string{"aiondb-ha kv put greeting hello", "aiondb-ha kv put photo - < photo.jpg"},
-			setup:    simple(runKVPut),
+			long:     fmt.Sprintf("With - the value is read from standard input, at most %d bytes. Keys under ha/ belong to the\ncluster itself. With --if-revision nothing is written, and the exit status is 1, unless the key has\nthat revision (kv list, or kv get --json): what somebody else has written meanwhile is kept.", httpapi.MaxValueLen),
+			examples: []string{"aiondb-ha kv put greeting hello", "aiondb-ha kv put photo - < photo.jpg", "aiondb-ha kv put lock me --if-revision 0"},
+			setup:    withRevision(runKVPut),
 		},
 		{
 			name: "kv del", args: "KEY", short: "delete a key", min: 1, max: 1, client: true, data: true,
-			setup: simple(runKVDel),
+			long:     "With --if-revision the key is deleted only if it has that revision; else the exit status is 1.",
+			examples: []string{"aiondb-ha kv del greeting", "aiondb-ha kv del lock --if-revision 42"},
+			setup:    withRevision(runKVDel),
 		},
 		{
 			name: "kv list", args: "[PREFIX]", short: "list keys and values",
@@ -123,7 +126,22 @@ func runKVGet(a *app, in *input, query url.Values) error {
 	return nil
 }
 
-func runKVPut(a *app, in *input) error {
+// withRevision offers --if-revision.
+func withRevision(run func(a *app, in *input, query url.Values) error) func(*flag.FlagSet) runner {
+	return func(fs *flag.FlagSet) runner {
+		query := url.Values{}
+		fs.Func("if-revision", "only if the key has this revision `N`; 0: only if it is not there", func(text string) error {
+			if _, err := strconv.ParseUint(text, 10, 64); err != nil {
+				return errors.New("want a whole number, as kv list shows it")
+			}
+			query.Set("if_revision", text)
+			return nil
+		})
+		return func(a *app, in *input) error { return run(a, in, query) }
+	}
+}
+
+func runKVPut(a *app, in *input, query url.Values) error {
 	value := []byte(in.args[1])
 	if in.args[1] == "-" {
 		var err error
@@ -138,16 +156,16 @@ func runKVPut(a *app, in *input) error {
 	if err != nil {
 		return err
 	}
-	raw, err := c.call(a.ctx, http.MethodPut, "/v1/kv/"+pathEscape(in.args[0]), nil, value)
+	raw, err := c.call(a.ctx, http.MethodPut, "/v1/kv/"+pathEscape(in.args[0]), query, value)
 	return a.done(in, raw, err, term.Safe(in.args[0])+" is set")
 }
 
-func runKVDel(a *app, in *input) error {
+func runKVDel(a *app, in *input, query url.Values) error {
 	c, err := a.client(in)
 	if err != nil {
 		return err
 	}
-	raw, err := c.call(a.ctx, http.MethodDelete, "/v1/kv/"+pathEscape(in.args[0]), nil, nil)
+	raw, err := c.call(a.ctx, http.MethodDelete, "/v1/kv/"+pathEscape(in.args[0]), query, nil)
 	return a.done(in, raw, err, term.Safe(in.args[0])+" is deleted")
 }
 

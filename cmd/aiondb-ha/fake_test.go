@@ -50,6 +50,16 @@ func (f *fakeNode) Propose(_ context.Context, c raftcommand.Command) (fsm.Result
 	return f.state.Apply(f.index, 1, c), nil
 }
 
+func (f *fakeNode) ProposeIf(ctx context.Context, c raftcommand.KvWrite, revision uint64) (fsm.Result, error) {
+	f.mu.Lock()
+	have := f.state.KVRevision(c.Key)
+	f.mu.Unlock()
+	if f.err == nil && have != revision {
+		return fsm.Result{}, &fsm.RevisionError{Key: c.Key, Want: revision, Have: have}
+	}
+	return f.Propose(ctx, c)
+}
+
 func (f *fakeNode) Read(_ context.Context, c fsm.Consistency, read func(*fsm.State)) (fsm.Freshness, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -47,6 +47,7 @@ type Consensus struct {
 	transport *Transport // set before raft
 	proven    atomic.Uint64
 	proposals proposals
+	keys      keyLocks
 }
 
 var _ failover.Consensus = (*Consensus)(nil)
@@ -212,25 +213,45 @@ func (c *Consensus) spread(ctx context.Context) {
 // Propose commits data as a command, on the leader, and returns what the state
 // machine answered and the entry's index. A state machine's answer that is an
 // error is returned as one: the entry is committed, and this node could not
-// apply it. While leadership is handed over it waits.
+// apply it. While leadership is handed over it waits, and a write of a key waits
+// for those of ProposeIf. Data that is no command is refused.
 func (c *Consensus) Propose(ctx context.Context, data []byte) (response any, index uint64, err error) {
 	r := c.raft.Load()
 	if r == nil {
 		return nil, 0, failover.ErrClosed
 	}
-	if err := c.proposals.enter(ctx, c.done); err != nil {
+	unlock := func() {}
+	if key, is, err := writtenKey(data); err != nil {
 		return nil, 0, err
+	} else if is {
+		if unlock, err = c.keys.lock(ctx, c.done, key, false); err != nil {
+			return nil, 0, err
+		}
+	}
+	return c.apply(ctx, r, raft.Log{Data: data}, unlock)
+}
+
+// apply gives an entry to Raft. unlock is called when Raft has told the outcome:
+// not before, whatever becomes of ctx.
+func (c *Consensus) apply(ctx context.Context, r *raft.Raft, entry raft.Log, unlock func()) (response any, index uint64, err error) {
+	if err := c.proposals.enter(ctx, c.done); err != nil {
+		unlock()
+		return nil, 0, err
+	}
+	told := func() {
+		c.proposals.leave()
+		unlock()
 	}
 	timeout := defaultTimeout
 	if deadline, bounded := ctx.Deadline(); bounded {
 		timeout = time.Until(deadline)
 	}
 	if timeout <= 0 || ctx.Err() != nil {
-		c.proposals.leave()
+		told()
 		return nil, 0, fmt.Errorf("%w: no time left to propose", failover.ErrNoQuorum)
 	}
-	future := r.Apply(data, timeout)
-	if err := c.await(ctx, outcome{future, c.proposals.leave}); err != nil {
+	future := r.ApplyLog(entry, timeout)
+	if err := c.await(ctx, outcome{future, told}); err != nil {
 		return nil, 0, err
 	}
 	response = future.Response()
@@ -257,23 +278,9 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 		return 0, failover.ErrClosed
 	}
 	began := c.transport.clock()
-	term := r.CurrentTerm()
-	if r.State() != raft.Leader {
-		return 0, c.notLeader()
-	}
-	if c.proven.Load() != term {
-		if _, err := c.CommitNoop(ctx); errors.Is(err, failover.ErrOutcomeUnknown) {
-			// Of that entry; of the read nothing was done. Unless the time is up,
-			// it is the end of this leadership, and another leader can be asked.
-			sentinel := failover.ErrNoQuorum
-			if ctx.Err() == nil {
-				sentinel = failover.ErrNotLeader
-			}
-			return 0, fmt.Errorf("read index: %w: %s", sentinel, err.Error())
-		} else if err != nil {
-			return 0, fmt.Errorf("read index: %w", err)
-		}
-		term = c.proven.Load()
+	term, err := c.ownTerm(ctx, r)
+	if err != nil {
+		return 0, fmt.Errorf("read index: %w", err)
 	}
 	index := r.CommitIndex()
 	failed := c.ask(func() error { return c.translate(r.VerifyLeader().Error()) }) // ends with Raft's leadership at the latest
@@ -284,6 +291,29 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("read index: %w", err)
 	}
 	return index, nil
+}
+
+// ownTerm returns the term this node leads in, once an entry of its own is
+// committed in it and applied here. Errors are those of a read: nothing was done.
+func (c *Consensus) ownTerm(ctx context.Context, r *raft.Raft) (uint64, error) {
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader {
+		return 0, c.notLeader()
+	}
+	if c.proven.Load() == term {
+		return term, nil
+	}
+	epoch, err := c.CommitNoop(ctx)
+	if errors.Is(err, failover.ErrOutcomeUnknown) {
+		// Of that entry; of the read nothing was done. Unless the time is up,
+		// it is the end of this leadership, and another leader can be asked.
+		sentinel := failover.ErrNoQuorum
+		if ctx.Err() == nil {
+			sentinel = failover.ErrNotLeader
+		}
+		return 0, fmt.Errorf("%w: %s", sentinel, err.Error())
+	}
+	return uint64(epoch), err
 }
 
 // NewTerm makes this node, the leader, give up its term and stand for the next
@@ -379,7 +409,7 @@ func (c *Consensus) translate(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrNotLeader):
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, errOtherTerm):
 		return c.notLeader()
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return fmt.Errorf("%w: Raft took nothing in within the time", failover.ErrNoQuorum)

@@ -22,22 +22,23 @@ import (
 // The codes of errors. Programs decide by these and by the HTTP status, never
 // by the text.
 const (
-	CodeNoQuorum       = "no_quorum"       // 503: too few voters; nothing was done
-	CodeRefused        = "refused"         // 409: the cluster's state does not allow it; nothing was done
-	CodeUnknownOutcome = "unknown_outcome" // 504: it may or may not have been done
-	CodeNotPrimary     = "not_primary"     // 503: with primary and address, when known
-	CodeNotLeader      = "not_leader"      // 503: with leader, when known; nothing was done
-	CodeBadRequest     = "bad_request"     // 400, 405
-	CodeTooLarge       = "too_large"       // 413
-	CodeNotFound       = "not_found"       // 404
-	CodeForbidden      = "forbidden"       // 403: see Guard
-	CodeUnauthorized   = "unauthorized"    // 401: a token is needed, or another one
-	CodeReadOnly       = "read_only"       // 403: the token may change nothing
-	CodeTimeout        = "timeout"         // 504: a read did not finish in time
-	CodeBusy           = "busy"            // 503: a limit of this API; nothing was done
-	CodeClosed         = "closed"          // 503: the node is shutting down; nothing was done
-	CodeHalted         = "halted"          // 503: the node cannot apply the log any more
-	CodeInternal       = "internal"        // 500
+	CodeNoQuorum       = "no_quorum"         // 503: too few voters; nothing was done
+	CodeRefused        = "refused"           // 409: the cluster's state does not allow it; nothing was done
+	CodeRevision       = "revision_mismatch" // 409: the key has another revision, which is given; nothing was done
+	CodeUnknownOutcome = "unknown_outcome"   // 504: it may or may not have been done
+	CodeNotPrimary     = "not_primary"       // 503: with primary and address, when known
+	CodeNotLeader      = "not_leader"        // 503: with leader, when known; nothing was done
+	CodeBadRequest     = "bad_request"       // 400, 405
+	CodeTooLarge       = "too_large"         // 413
+	CodeNotFound       = "not_found"         // 404
+	CodeForbidden      = "forbidden"         // 403: see Guard
+	CodeUnauthorized   = "unauthorized"      // 401: a token is needed, or another one
+	CodeReadOnly       = "read_only"         // 403: the token may change nothing
+	CodeTimeout        = "timeout"           // 504: a read did not finish in time
+	CodeBusy           = "busy"              // 503: a limit of this API; nothing was done
+	CodeClosed         = "closed"            // 503: the node is shutting down; nothing was done
+	CodeHalted         = "halted"            // 503: the node cannot apply the log any more
+	CodeInternal       = "internal"          // 500
 )
 
 // statusClientGone is logged by nobody and seen by nobody: the client left.
@@ -50,6 +51,8 @@ type errorBody struct {
 	Leader  protocol.NodeID `json:"leader,omitempty"`
 	Primary protocol.NodeID `json:"primary,omitempty"`
 	Address string          `json:"address,omitempty"`
+	// Revision is what the key has, 0 if it is not there; nil: not of that code.
+	Revision *uint64 `json:"revision,omitempty"`
 }
 
 // apiError is an error that knows its answer.
@@ -79,6 +82,7 @@ func classify(err error) (int, errorBody) {
 	var (
 		known      *apiError
 		refused    *fsm.RefusedError
+		differs    *fsm.RevisionError
 		notLeader  *failover.NotLeaderError
 		notPrimary *failover.NotPrimaryError
 		tooLarge   *http.MaxBytesError
@@ -89,6 +93,8 @@ func classify(err error) (int, errorBody) {
 		return known.status, known.body
 	case errors.Is(err, failover.ErrOutcomeUnknown):
 		status, body.Code = http.StatusGatewayTimeout, CodeUnknownOutcome
+	case errors.As(err, &differs):
+		status, body.Code, body.Revision = http.StatusConflict, CodeRevision, &differs.Have
 	case errors.As(err, &refused), errors.Is(err, failover.ErrBusy):
 		status, body.Code = http.StatusConflict, CodeRefused
 	case errors.As(err, &notPrimary):

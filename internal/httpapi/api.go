@@ -4,7 +4,7 @@
 //	GET    /v1/status  /v1/nodes  /v1/shards  /v1/config  /v1/config/{key}
 //	GET    /v1/kv?prefix=&limit=&all=       /v1/kv/{key}
 //	PUT    /v1/kv/{key}  /v1/config/{key}   the body is the value, as it is
-//	DELETE /v1/kv/{key}
+//	DELETE /v1/kv/{key}                     PUT and DELETE with ?if_revision=N: only if the key has it; 0: if it is not there
 //	POST   /v1/shards/assign  /v1/shards/transfer  /v1/nodes  /v1/switchover
 //	GET    /v1/pause                        POST: pause, or {"node": N} into maintenance; DELETE ?node=N: take it back
 //	POST   /v1/failover                     permit a node to take over once, in spite of a pause or its lag
@@ -90,6 +90,9 @@ type Backend interface {
 	// Propose commits a command. A context that ends while the outcome is open
 	// gives an error that is failover.ErrOutcomeUnknown.
 	Propose(ctx context.Context, c command.Command) (fsm.Result, error)
+	// ProposeIf commits a write if its key has the revision, 0 if it is not
+	// there; otherwise the error is a *fsm.RevisionError.
+	ProposeIf(ctx context.Context, write command.KvWrite, revision uint64) (fsm.Result, error)
 	// Read calls read once, with a state that is not kept afterwards.
 	Read(ctx context.Context, c fsm.Consistency, read func(*fsm.State)) (fsm.Freshness, error)
 	// Switchover hands the primacy to a node; protocol.NoNode: to the best one.

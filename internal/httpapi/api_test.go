@@ -114,6 +114,35 @@ func TestWrites(t *testing.T) {
 	}
 }
 
+func TestWritesThatDependOnARevision(t *testing.T) {
+	f := newFake()
+	f.apply(t, command.UpdateConfig{Key: "k", Value: "v"}, command.KvWrite{Key: []byte("a"), Value: []byte("v")})
+	h := open(f)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"PUT", "/v1/kv/a?if_revision=1", "w", 409, `{"error":"key \"a\" has revision 2, want 1: nothing was written","code":"revision_mismatch","revision":2}`},
+		{"PUT", "/v1/kv/a?if_revision=0", "w", 409, `{"error":"key \"a\" is there already, with revision 2: nothing was written","code":"revision_mismatch","revision":2}`},
+		{"PUT", "/v1/kv/b?if_revision=18446744073709551615", "w", 409, `{"error":"key \"b\" is not there, want revision 18446744073709551615: nothing was written","code":"revision_mismatch","revision":0}`},
+		{"PUT", "/v1/kv/a?if_revision=2&timeout=1s", "w", 200, `{"index":3,"changed":true}`},
+		{"DELETE", "/v1/kv/a?if_revision=2", "", 409, `{"error":"key \"a\" has revision 3, want 2: nothing was written","code":"revision_mismatch","revision":3}`},
+		{"PUT", "/v1/kv/a?if_revision=3", "w", 200, `{"index":4,"changed":false}`},
+		{"DELETE", "/v1/kv/a?if_revision=3", "", 200, `{"index":5,"changed":true}`},
+		{"DELETE", "/v1/kv/a?if_revision=0", "", 200, `{"index":6,"changed":false}`},
+		{"PUT", "/v1/kv/a?if_revision=0", "w", 200, `{"index":7,"changed":true}`},
+		{"PUT", "/v1/kv/ha/own?if_revision=0", "w", 409, `{"error":"keys under \"ha/\" belong to the cluster itself: choose another","code":"refused"}`},
+	} {
+		before := len(f.proposed)
+		w := call(h, c.method, c.path, c.body)
+		if done := len(f.proposed) > before; w.Code != c.status || done != (c.status == 200) {
+			t.Errorf("%s %s: status %d, want %d; proposed: %v", c.method, c.path, w.Code, c.status, done)
+		}
+		sameJSON(t, w.Body.String(), c.want)
+	}
+}
+
 func TestRemovedShardsAreTold(t *testing.T) {
 	f := newFake()
 	f.apply(t, command.AddNode{NodeID: 2, Address: "b:1"}, command.AssignShard{TableID: 7, ShardID: 1, NodeID: 2})
@@ -161,6 +190,14 @@ func TestRefusedRequests(t *testing.T) {
 		{"GET", "/v1/kv?prefix=%zz", "", 400, CodeBadRequest},
 		{"GET", "/v1/events?after=-1", "", 400, CodeBadRequest},
 		{"PUT", "/v1/kv/a?stale=true", "v", 400, CodeBadRequest},
+		{"PUT", "/v1/kv/a?if_revision", "v", 400, CodeBadRequest},
+		{"PUT", "/v1/kv/a?if_revision=-1", "v", 400, CodeBadRequest},
+		{"PUT", "/v1/kv/a?if_revision=+1", "v", 400, CodeBadRequest},
+		{"PUT", "/v1/kv/a?if_revision=1&if_revision=1", "v", 400, CodeBadRequest},
+		{"PUT", "/v1/kv/a?if_revision=18446744073709551616", "v", 400, CodeBadRequest},
+		{"DELETE", "/v1/kv/a?if_revision=0x1", "", 400, CodeBadRequest},
+		{"GET", "/v1/kv/a?if_revision=1", "", 400, CodeBadRequest},
+		{"PUT", "/v1/config/a?if_revision=1", "v", 400, CodeBadRequest},
 		{"PUT", "/v1/kv/a", strings.Repeat("v", MaxValueLen+1), 413, CodeTooLarge},
 		{"PUT", "/v1/kv/" + strings.Repeat("k", MaxKeyLen+1), "v", 413, CodeTooLarge},
 		{"PUT", "/v1/kv/ha/own", "v", 409, CodeRefused},
@@ -205,6 +242,7 @@ func TestErrorsOfTheNode(t *testing.T) {
 		{fmt.Errorf("propose: %w", failover.ErrNoQuorum), 503, CodeNoQuorum, ""},
 		{failover.ErrOutcomeUnknown, 504, CodeUnknownOutcome, ""},
 		{errors.Join(failover.ErrNoQuorum, failover.ErrOutcomeUnknown), 504, CodeUnknownOutcome, ""},
+		{errors.Join(failover.ErrOutcomeUnknown, &fsm.RevisionError{}), 504, CodeUnknownOutcome, ""},
 		{&fsm.RefusedError{Reason: "node 9 is not a member"}, 409, CodeRefused, "node 9 is not a member"},
 		{failover.ErrBusy, 409, CodeRefused, ""},
 		{&failover.NotPrimaryError{Primary: 2, Address: "b:1"}, 503, CodeNotPrimary, `"primary":2,"address":"b:1"`},
@@ -217,7 +255,7 @@ func TestErrorsOfTheNode(t *testing.T) {
 			f := newFake()
 			f.err = c.err
 			h := open(f)
-			for _, req := range [][2]string{{"PUT", "/v1/kv/a"}, {"GET", "/v1/kv/a"}, {"GET", "/v1/kv"}, {"GET", "/v1/shards"}, {"GET", "/v1/config"}, {"GET", "/v1/config/a"}, {"POST", "/v1/switchover"}} {
+			for _, req := range [][2]string{{"PUT", "/v1/kv/a"}, {"PUT", "/v1/kv/a?if_revision=0"}, {"DELETE", "/v1/kv/a?if_revision=0"}, {"GET", "/v1/kv/a"}, {"GET", "/v1/kv"}, {"GET", "/v1/shards"}, {"GET", "/v1/config"}, {"GET", "/v1/config/a"}, {"POST", "/v1/switchover"}} {
 				w := call(h, req[0], req[1], "")
 				if w.Code != c.status || errorCode(t, w) != c.code || !strings.Contains(w.Body.String(), c.also) {
 					t.Errorf("%v: status %d, want %d %s: %s", req, w.Code, c.status, c.code, w.Body)
@@ -245,6 +283,7 @@ func TestDeadlines(t *testing.T) {
 		}{
 			{"PUT", "/v1/kv/a?timeout=2s", CodeUnknownOutcome, 2 * time.Second},
 			{"PUT", "/v1/kv/a", CodeUnknownOutcome, DefaultTimeout},
+			{"PUT", "/v1/kv/a?if_revision=0", CodeUnknownOutcome, DefaultTimeout},
 			{"GET", "/v1/kv/a?timeout=500ms", CodeTimeout, 500 * time.Millisecond},
 			{"POST", "/v1/switchover?timeout=60s", CodeTimeout, time.Minute},
 		} {

@@ -13,9 +13,13 @@ import (
 
 // propose commits c by the request's deadline and answers with what it did.
 func (a *api) propose(w http.ResponseWriter, r *http.Request, q request, c command.Command) error {
+	return a.commit(w, r, q, func(ctx context.Context) (fsm.Result, error) { return a.backend.Propose(ctx, c) })
+}
+
+func (a *api) commit(w http.ResponseWriter, r *http.Request, q request, f func(context.Context) (fsm.Result, error)) error {
 	ctx, cancel := q.context(r)
 	defer cancel()
-	result, err := a.backend.Propose(ctx, c)
+	result, err := f(ctx)
 	if err == nil {
 		err = result.Err()
 	}

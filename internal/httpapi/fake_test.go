@@ -72,6 +72,16 @@ func (f *fakeBackend) Propose(ctx context.Context, c command.Command) (fsm.Resul
 	return f.state.Apply(f.index, 1, c), nil
 }
 
+func (f *fakeBackend) ProposeIf(ctx context.Context, c command.KvWrite, revision uint64) (fsm.Result, error) {
+	f.mu.Lock()
+	have := f.state.KVRevision(c.Key)
+	f.mu.Unlock()
+	if f.err == nil && have != revision {
+		return fsm.Result{}, &fsm.RevisionError{Key: c.Key, Want: revision, Have: have}
+	}
+	return f.Propose(ctx, c)
+}
+
 func (f *fakeBackend) Read(ctx context.Context, c fsm.Consistency, read func(*fsm.State)) (fsm.Freshness, error) {
 	if err := f.outcome(ctx); err != nil {
 		return fsm.Freshness{}, err

@@ -19,7 +19,7 @@ import (
 // admin token nothing is proposed, and the cluster's own keys are written by the routes that own them.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range [][3]string{
-		{"GET", "/v1/status?timeout=1s", ""}, {"PUT", "/v1/kv/a%2Fb?timeout=1ms", "value"}, {"DELETE", "/v1/kv/ha/x", ""}, {"GET", "/v1/kv?prefix=a&limit=3&all&stale", ""},
+		{"GET", "/v1/status?timeout=1s", ""}, {"PUT", "/v1/kv/a%2Fb?timeout=1ms", "value"}, {"DELETE", "/v1/kv/ha/x", ""}, {"PUT", "/v1/kv/a?if_revision=0", "v"}, {"DELETE", "/v1/kv/ha/x?if_revision=7", ""}, {"GET", "/v1/kv?prefix=a&limit=3&all&stale", ""},
 		{"PUT", "/v1/config/%ff", "\xff"}, {"POST", "/v1/nodes", `{"node_id":4,"address":"a:1"}`}, {"DELETE", "/v1/nodes/2", ""}, {"POST", "/v1/shards/assign", `{"table_id":1,"shard_id":0,"node_id":2}`},
 		{"POST", "/v1/shards/transfer", `{"table_id":1,"shard_id":0,"from_node":1,"to_node":2}`}, {"POST", "/v1/switchover", `{"to":2}`}, {"POST", "/v1/pause", `{}`}, {"POST", "/v1/failover", `{}`},
 		{"GET", "/v1/events?follow=false&after=1", ""}, {"POST", "/v1/session", `{"token":"x"}`}, {"OPTIONS", "/health", ""}, {"GET", "//v1/../metrics", ""}, {"CONNECT", "*", ""},

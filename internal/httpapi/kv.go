@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"strconv"
@@ -64,7 +65,7 @@ func (a *api) kvGet(w http.ResponseWriter, r *http.Request, key string) error {
 }
 
 func (a *api) kvPut(w http.ResponseWriter, r *http.Request, key string) error {
-	q, err := parse(r)
+	q, revision, err := parseWrite(r)
 	if err != nil {
 		return err
 	}
@@ -75,18 +76,44 @@ func (a *api) kvPut(w http.ResponseWriter, r *http.Request, key string) error {
 	if err != nil {
 		return err
 	}
-	return a.propose(w, r, q, command.KvWrite{Key: []byte(key), Value: value})
+	return a.kvWrite(w, r, q, command.KvWrite{Key: []byte(key), Value: value}, revision)
 }
 
 func (a *api) kvDelete(w http.ResponseWriter, r *http.Request, key string) error {
-	q, err := parse(r)
+	q, revision, err := parseWrite(r)
 	if err != nil {
 		return err
 	}
 	if err := refuseReserved(key); err != nil {
 		return err
 	}
-	return a.propose(w, r, q, command.KvWrite{Key: []byte(key), Delete: true})
+	return a.kvWrite(w, r, q, command.KvWrite{Key: []byte(key), Delete: true}, revision)
+}
+
+// paramRevision makes a write of a key depend on the key's revision.
+const paramRevision = "if_revision"
+
+// parseWrite is parse for the write of a key. revision is nil if the write does
+// not depend on one.
+func parseWrite(r *http.Request) (q request, revision *uint64, err error) {
+	if q, err = parse(r, paramRevision); err != nil || !q.query.Has(paramRevision) {
+		return q, nil, err
+	}
+	text := q.query.Get(paramRevision)
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return q, nil, badRequest("%s %q: want the revision that the key must have, as reads give it, or 0 if it must not be there", paramRevision, text)
+	}
+	return q, &n, nil
+}
+
+// kvWrite commits the write of a key, if the key has the revision; nil: in any
+// case.
+func (a *api) kvWrite(w http.ResponseWriter, r *http.Request, q request, c command.KvWrite, revision *uint64) error {
+	if revision == nil {
+		return a.propose(w, r, q, c)
+	}
+	return a.commit(w, r, q, func(ctx context.Context) (fsm.Result, error) { return a.backend.ProposeIf(ctx, c, *revision) })
 }
 
 // refuseReserved keeps clients out of the keys the cluster keeps for itself. The
