@@ -26,7 +26,7 @@
 //	trans := raftshim.NewTransport(inner, opts)  // inner: *raft.NetworkTransport
 //	cons := raftshim.NewConsensus()
 //	conf.NotifyCh = cons.NotifyCh()
-//	r, _ := raft.NewRaft(conf, fsm, logs, stable, snaps, trans)
+//	r, _ := raft.NewRaft(conf, fsm, logs, stable, snaps, trans) // logs: calls KeepTerms first
 //	cons.Attach(r, trans)                        // from here on its methods work
 //	...
 //	cons.Close()                                 // shuts Raft down, and closes trans

@@ -117,7 +117,8 @@ func TestBeforeAttach(t *testing.T) {
 	ctx := t.Context()
 	_, noop := c.CommitNoop(ctx)
 	_, read := c.ReadIndex(ctx)
-	for _, err := range []error{noop, read, c.Transfer(ctx, 2), c.NewTerm(ctx), c.CommitFork(ctx, protocol.Fork{Epoch: 2, NodeID: 1})} {
+	_, _, write := c.ProposeIf(ctx, nil, nil)
+	for _, err := range []error{write, noop, read, c.Transfer(ctx, 2), c.NewTerm(ctx), c.CommitFork(ctx, protocol.Fork{Epoch: 2, NodeID: 1})} {
 		if !errors.Is(err, failover.ErrClosed) {
 			t.Errorf("got %v", err)
 		}
@@ -125,6 +126,18 @@ func TestBeforeAttach(t *testing.T) {
 	if id, term := c.Leader(); id != 0 || term != 0 || c.Voters() != nil || !c.LastContact().IsZero() {
 		t.Error("a leader without Raft")
 	}
+}
+
+// termKeeper is a log store as ProposeIf wants it.
+type termKeeper struct{ raft.LogStore }
+
+func (k termKeeper) StoreLog(l *raft.Log) error { return k.StoreLogs([]*raft.Log{l}) }
+
+func (k termKeeper) StoreLogs(logs []*raft.Log) error {
+	if err := KeepTerms(logs...); err != nil {
+		return err
+	}
+	return k.LogStore.StoreLogs(logs)
 }
 
 // machine is a member of a cluster of bare Rafts.
@@ -179,7 +192,7 @@ func inClusterOf(t *testing.T, n int, unpiped bool, f func(t *testing.T, all []*
 				t.Fatal(err)
 			}
 			var err error
-			if m.raft, err = raft.NewRaft(config, m.fsm, store, store, raft.NewInmemSnapshotStore(), m.trans); err != nil {
+			if m.raft, err = raft.NewRaft(config, m.fsm, termKeeper{store}, store, raft.NewInmemSnapshotStore(), m.trans); err != nil {
 				t.Fatal(err)
 			}
 			m.cons.Attach(m.raft, m.trans)
