@@ -120,6 +120,16 @@ func (s *snapshot) index() *partIndex {
 	return x
 }
 
+// trimmed is s with an open part that begins with the first entry of the log. What
+// stood there at the offset from stands at the front of file.
+func (s *snapshot) trimmed(from int64, file vfs.File) *snapshot {
+	next := &snapshot{gen: s.gen, commit: s.commit, file: file}
+	for n := int(s.first - s.base); n < s.count; n++ {
+		next.add(s.base+uint64(n), s.offset(n)-from, s.offset(n+1)-from)
+	}
+	return next
+}
+
 // reopen makes a sealed part, of which it leaves the entries up to last, the open
 // one. Those behind it are no longer in the log.
 func (s *snapshot) reopen(x *partIndex, file vfs.File, last uint64) {

@@ -82,6 +82,9 @@ func (op *opening) run() error {
 	s.maxTerm = op.maxTerm
 	s.snap.Store(&op.log)
 	s.staged.Store(op.log.commit)
+	if err := s.trimOpenPart(); err != nil {
+		return op.unwritable(err)
+	}
 	return nil
 }
 

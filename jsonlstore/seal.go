@@ -50,7 +50,13 @@ func (s *Store) storeInNewPart(cur *snapshot, logs []*raft.Log) (next *snapshot,
 	fresh := snapshot{first: cur.first, parts: append(slices.Clip(cur.parts), sealed), gen: cur.gen, commit: cur.commit}
 	next, buf := s.encodeBatch(&fresh, logs)
 	temp := s.logPath() + tempSuffix
-	file, end, err := s.writeNewPart(temp, buf)
+	file, end, err := s.writeNewPart(temp, func(file vfs.File) (int64, error) {
+		n, err := file.WriteAt(buf, 0)
+		if err == nil && n < len(buf) {
+			err = io.ErrShortWrite
+		}
+		return int64(n), err
+	})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -78,22 +84,20 @@ func (s *Store) noteFirst(cur *snapshot) error {
 	return s.replaceState(&changed)
 }
 
-// writeNewPart has a file with these bytes and room behind them on disk.
-func (s *Store) writeNewPart(path string, buf []byte) (file vfs.File, size int64, err error) {
+// writeNewPart has a file with what fill writes to it, from its front to the end that
+// fill returns, and room behind that on disk.
+func (s *Store) writeNewPart(path string, fill func(vfs.File) (end int64, err error)) (file vfs.File, size int64, err error) {
 	if err := removeIfThere(s.fs, path); err != nil {
 		return nil, 0, err
 	}
 	if file, err = s.fs.Create(path, filePerm); err != nil {
 		return nil, 0, err
 	}
-	n, err := file.WriteAt(buf, 0)
-	if err == nil && n < len(buf) {
-		err = io.ErrShortWrite
-	}
+	end, err := fill(file)
 	if err != nil {
 		return nil, 0, errors.Join(err, file.Close(), removeIfThere(s.fs, path))
 	}
-	size = makeRoom(file, int64(len(buf)), s.room)
+	size = makeRoom(file, end, s.room)
 	if err := file.Sync(); err != nil {
 		return nil, 0, errors.Join(s.latch(err), file.Close())
 	}
@@ -109,47 +113,72 @@ func (s *Store) exchangeOpenPart(temp, sealed string) error {
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return s.latch(err)
 	}
-	err := s.fs.Rename(temp, s.logPath())
-	if err == nil {
-		if err := s.fs.SyncDir(s.dir); err != nil {
-			// The new file has the name; nothing more is written to the old one.
-			return s.latch(err)
-		}
-		return nil
+	err := s.replaceOpenPart(temp)
+	if err == nil || s.failed != nil {
+		return err
 	}
 	// Should it come back with a crash, it still leads to the open part, and Open
 	// removes it again.
 	if undoErr := s.fs.Remove(sealed); undoErr != nil {
 		return s.latch(errors.Join(err, undoErr))
 	}
-	return errors.Join(err, removeIfThere(s.fs, temp))
+	return err
+}
+
+// replaceOpenPart has the file at temp, which is on disk, be raft_log.jsonl. If it
+// fails, the old one still is, or the store is latched.
+func (s *Store) replaceOpenPart(temp string) error {
+	if err := s.fs.Rename(temp, s.logPath()); err != nil {
+		return errors.Join(err, removeIfThere(s.fs, temp))
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		// The new file has the name; nothing more is written to the old one.
+		return s.latch(err)
+	}
+	return nil
 }
 
 // maxHeld bounds how many files that have lost their names are open until somebody
 // has the time to close them.
 const maxHeld = 64
 
+// hold opens a file that is about to lose its name, so that its blocks are not given
+// back at that moment, which takes the file system milliseconds, but when the last to
+// have it open closes it; see free. nil: nobody has the time for one more, or it
+// cannot be opened.
+func (s *Store) hold(path string) vfs.File {
+	if s.held.Load() >= maxHeld {
+		return nil
+	}
+	file, err := s.fs.Open(path)
+	if err != nil {
+		return nil // what is done to it next takes longer or says why
+	}
+	return file
+}
+
+// free has a file closed, nil included. Nobody waits for that but Close.
+func (s *Store) free(file vfs.File) {
+	if file == nil || s.held.Load() >= maxHeld {
+		s.closeQuietly(file)
+		return
+	}
+	s.held.Add(1)
+	s.freeing.Go(func() {
+		defer s.held.Add(-1)
+		s.closeQuietly(file)
+	})
+}
+
 // removePart removes a sealed part that belongs to the log no more. It may be called
-// again. To give a file's blocks back takes the file system milliseconds, and it does
-// so when the last to have it open closes it: that is not waited for, but by Close.
+// again.
 func (s *Store) removePart(p *sealedPart) error {
 	s.shelf.drop(p)
-	var held vfs.File
-	if s.held.Load() < maxHeld {
-		held, _ = s.fs.Open(p.path) // if it cannot be opened, removing it takes longer or says why
-	}
+	defer s.free(s.hold(p.path))
 	for _, path := range []string{indexPath(s.dir, p.first), p.path} {
 		if err := removeIfThere(s.fs, path); err != nil {
-			s.closeQuietly(held)
 			return fmt.Errorf("removing a part of the log that is no longer needed: %w", err)
 		}
-	}
-	if held != nil {
-		s.held.Add(1)
-		s.freeing.Go(func() {
-			defer s.held.Add(-1)
-			s.closeQuietly(held)
-		})
 	}
 	return nil
 }

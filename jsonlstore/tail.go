@@ -162,21 +162,8 @@ func (f *follower) run(ctx context.Context, t TailOptions) error {
 
 // look tells what has happened since the last look.
 func (f *follower) look() error {
-	path := filepath.Join(f.dir, LogFile)
-	file, err := f.o.fs.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, statErr := f.o.fs.Stat(f.dir); f.placed && errors.Is(statErr, fs.ErrNotExist) {
-			return fmt.Errorf("%s: %w", f.dir, ErrTailGone)
-		} else if statErr == nil && f.waits {
-			return nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", path, err)
-	}
-	defer file.Close() // only read from
 	for range tailAttempts {
-		moved, err := f.lookAt(file)
+		moved, err := f.lookOnce()
 		if errors.Is(err, errMoved) && f.waits {
 			return nil // the next tick will see
 		}
@@ -185,6 +172,25 @@ func (f *follower) look() error {
 		}
 	}
 	return nil // the next tick will see
+}
+
+// lookOnce looks at the file that has the name raft_log.jsonl now: a cut, or sealing,
+// gives it to another.
+func (f *follower) lookOnce() (moved bool, err error) {
+	path := filepath.Join(f.dir, LogFile)
+	file, err := f.o.fs.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, statErr := f.o.fs.Stat(f.dir); f.placed && errors.Is(statErr, fs.ErrNotExist) {
+			return false, fmt.Errorf("%s: %w", f.dir, ErrTailGone)
+		} else if statErr == nil && f.waits {
+			return false, nil
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer file.Close() // only read from
+	return f.lookAt(file)
 }
 
 // lookAt looks at the open log; moved tells that it changed meanwhile.

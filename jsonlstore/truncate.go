@@ -1,17 +1,19 @@
 package jsonlstore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/aiondb/aiondb-ha/internal/vfs"
 	"github.com/aiondb/aiondb-ha/logstore"
 )
 
 // DeleteRange implements raft.LogStore. Cutting the front notes where the log
-// begins and removes the sealed parts before that; cutting the tail, or everything,
-// shortens a file and removes those behind it. A crash leaves the log as it was or
-// as it was to be.
+// begins, removes the sealed parts before that and writes the open part anew if it
+// begins earlier; cutting the tail, or everything, shortens a file and removes those
+// behind it. A crash leaves the log as it was or as it was to be.
 func (s *Store) DeleteRange(minIndex, maxIndex uint64) error {
 	defer measure(s.metrics.deleteRange, time.Now())
 	if err := s.beginWrite(); err != nil {
@@ -33,6 +35,9 @@ func (s *Store) DeleteRange(minIndex, maxIndex uint64) error {
 		err = s.cutTail(cur, minIndex-1)
 	case logstore.CutAll:
 		err = s.cutTail(cur, 0)
+	}
+	if err == nil {
+		err = s.trimOpenPart()
 	}
 	if err != nil {
 		return fmt.Errorf("deleting log entries %d to %d in %s: %w", minIndex, maxIndex, s.logPath(), err)
@@ -61,6 +66,44 @@ func (s *Store) cutFront(cur *snapshot, first uint64) error {
 	if err := s.removeStale(); err != nil {
 		s.logger.Warn("deleted log entries still take room", "error", err)
 	}
+	return nil
+}
+
+// trimOpenPart has the open part begin where the log does: raft_log.jsonl by itself
+// shows no entry that is deleted. What is left of it is written to another file,
+// which takes its name:
+//
+//	write what is left and room, sync     raft_log.jsonl.tmp
+//	rename, sync of DIR                   raft_log.jsonl is the new file
+//
+// The state file says already where the log begins, so a crash loses nothing, and
+// Open trims again. So does the next cut, if it fails: only a failed sync is an error.
+func (s *Store) trimOpenPart() error {
+	cur := s.snap.Load()
+	if s.cut != nil || cur.count == 0 || cur.first <= cur.base {
+		return nil
+	}
+	from, _ := cur.span(cur.first)
+	temp := s.logPath() + tempSuffix
+	file, size, err := s.writeNewPart(temp, func(file vfs.File) (int64, error) {
+		return cur.end - from, copyRange(file, cur.file, from, cur.end)
+	})
+	if err == nil {
+		if err = s.replaceOpenPart(temp); err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}
+	if s.failed != nil {
+		return err
+	}
+	if err != nil {
+		s.logger.Warn("deleted log entries still stand in the log's open part", "file", s.logPath(), "before", cur.first, "error", err)
+		return nil
+	}
+	s.size, s.sealAt = size, s.partBytes
+	s.marks = slices.DeleteFunc(s.marks, func(m commitMark) bool { return m.index < cur.first })
+	s.snap.Store(cur.trimmed(from, file))
+	s.free(cur.file) // who reads from it and comes too late looks again
 	return nil
 }
 
@@ -230,7 +273,10 @@ func (s *Store) carryOut(cut *pendingCut) error {
 		return s.latch(err)
 	}
 	if cut.reopen != "" {
-		if err := s.fs.Rename(cut.reopen, s.logPath()); err != nil {
+		held := s.hold(s.logPath())
+		err := s.fs.Rename(cut.reopen, s.logPath())
+		s.free(held)
+		if err != nil {
 			return err
 		}
 		cut.reopen = ""
