@@ -148,7 +148,8 @@ func checkImage(t testing.TB, h history, image *memfs.FS, what string) {
 	}
 }
 
-// checkFiles wants what belongs to the log, and nothing else.
+// checkFiles wants what belongs to the log, and nothing else, deleted entries in
+// the open part included.
 func checkFiles(t testing.TB, s *Store, image *memfs.FS, what string) {
 	t.Helper()
 	want := []string{memLog, memDir + "/" + LockFile, memDir + "/" + StateFile}
@@ -157,6 +158,9 @@ func checkFiles(t testing.TB, s *Store, image *memfs.FS, what string) {
 	}
 	files := image.Files()
 	delete(files, memDir+"/"+StateFile+tempSuffix)
+	if first, snap := firstLine(t, files), s.snap.Load(); first != snap.base || first < snap.first {
+		t.Fatalf("%s: the open part begins with %d, the log with %d", what, first, snap.first)
+	}
 	for _, name := range want {
 		if _, ok := files[name]; !ok {
 			t.Fatalf("%s: there is no %s in %q", what, name, slices.Sorted(maps.Keys(files)))
@@ -204,6 +208,16 @@ func crashAt(n int, short float64) *memfs.FS {
 	return fs
 }
 
+// stride is how far the places lie apart at which tests look that would look at every
+// one: under the race detector, which makes them many times slower and of which most have
+// no goroutines to race, n of them.
+func stride(n int) int {
+	if raceEnabled {
+		return n
+	}
+	return 1
+}
+
 // countOps returns how many operations the whole history takes.
 func countOps(t testing.TB, seed uint64, n int, parts int64) int {
 	fs := memfs.New()
@@ -215,13 +229,10 @@ func countOps(t testing.TB, seed uint64, n int, parts int64) int {
 // with several parts of a write done, and with every kind of loss: all subsets
 // where there are few, random ones elsewhere.
 func TestCrashAtEveryOperation(t *testing.T) {
-	images, slowly := 0, 1
-	if raceEnabled { // there is no race in it to be found
-		slowly = 13
-	}
+	images := 0
 	for _, parts := range partSizes {
 		ops := countOps(t, scripted, len(script), parts)
-		for n := 1; n <= ops; n += slowly {
+		for n := 1; n <= ops; n += stride(13) {
 			for _, short := range []float64{0, 0.3, 0.99, 1} {
 				fs := crashAt(n, short)
 				h := play(t, fs, scripted, len(script), parts)
@@ -266,11 +277,8 @@ func wantedImages(t *testing.T) int {
 		}
 		return n
 	}
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		return crashImages / 50
-	}
-	if raceEnabled { // seven times slower, and there is no race in it to be found
-		return crashImages / 5
 	}
 	return crashImages
 }
@@ -363,8 +371,8 @@ func crashAgain(t *testing.T, image *memfs.FS, at int, parts int64, what string)
 // room: the store stays as it was and goes on, unless it says that it cannot.
 func TestFullDiskAtEveryOperation(t *testing.T) {
 	for _, parts := range partSizes {
-		for n := range countOps(t, scripted, len(script), parts) {
-			fullDiskAt(t, n+1, parts)
+		for n := 1; n <= countOps(t, scripted, len(script), parts); n += stride(5) {
+			fullDiskAt(t, n, parts)
 		}
 	}
 }
@@ -419,8 +427,8 @@ func fullDiskAt(t *testing.T, n int, parts int64) {
 // it did not write.
 func TestFailedSyncLatches(t *testing.T) {
 	for _, parts := range partSizes {
-		for n := range countOps(t, scripted, len(script), parts) {
-			failedSyncAt(t, n+1, parts)
+		for n := 1; n <= countOps(t, scripted, len(script), parts); n += stride(5) {
+			failedSyncAt(t, n, parts)
 		}
 	}
 }

@@ -177,6 +177,9 @@ func TestEveryDamagedByteIsFound(t *testing.T) {
 	}
 	kept, cut := 0, 0
 	for at := range sm.log {
+		if at%stride(5) != 0 && sm.log[at] != '\n' {
+			continue
+		}
 		for c, change := range changes {
 			if c > 0 && (at+c)%6 != 0 && sm.log[at] != '\n' {
 				continue

@@ -290,7 +290,7 @@ func TestReaderOvertakenByUnlink(t *testing.T) {
 	}
 }
 
-// hookedFS calls before a file is opened for reading, or read.
+// hookedFS calls before a file is opened for reading alone, or read.
 type hookedFS struct {
 	vfs.FS
 	onOpen, onRead func(name string)
@@ -307,6 +307,14 @@ func (h *hookedFS) Open(name string) (vfs.File, error) {
 		h.onOpen(name)
 	}
 	f, err := h.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &hookedFile{f, name, h}, nil
+}
+
+func (h *hookedFS) OpenReadWrite(name string) (vfs.File, error) {
+	f, err := h.FS.OpenReadWrite(name)
 	if err != nil {
 		return nil, err
 	}
@@ -588,7 +596,7 @@ func TestEveryDamagedByteOfASealedPartIsFound(t *testing.T) {
 	if head < 4 || files[name] == nil {
 		t.Fatalf("%d entries in the first part", head)
 	}
-	for at := 0; at < len(good); at += strideOfDamage() {
+	for at := 0; at < len(good); at += stride(7) {
 		change := []byte{good[at] ^ 1, good[at] ^ 0x20, 0, ' ', '\n'}[at%5]
 		if change == good[at] {
 			continue
@@ -699,7 +707,7 @@ func TestDamagedSealedPart(t *testing.T) {
 			try(fmt.Sprint(what, " dropped line ", n), path, with(next), false)
 			try(fmt.Sprint(what, " repeated line ", n), path, with(here, here, next), false)
 		}
-		for size := len(path) % 5; size < len(good); size += 5 * strideOfDamage() {
+		for size := len(path) % 5; size < len(good); size += 5 * stride(7) {
 			// Without its last newline a line is whole.
 			try(fmt.Sprint(what, " cut to ", size), path, slices.Clone(good[:size]), size == len(good)-1)
 		}
@@ -719,14 +727,6 @@ func TestDamagedSealedPart(t *testing.T) {
 			}
 		}
 	}
-}
-
-// strideOfDamage spares the race detector most of what it finds nothing in.
-func strideOfDamage() int {
-	if raceEnabled {
-		return 7
-	}
-	return 1
 }
 
 func mustNumber(t *testing.T, path string) uint64 {

@@ -201,9 +201,9 @@ func TestCrashWhileTheStateIsWritten(t *testing.T) {
 		}})
 	}
 	images, torn := 0, 0
-	for n := 1; ; n++ {
+	for n := 1; ; n += stride(5) {
 		stopped := false
-		for tenth := range 11 {
+		for tenth := n % stride(3); tenth < 11; tenth += stride(3) {
 			fs := crashAt(n, float64(tenth)/10)
 			h := history{acked: logstore.NewMemory()}
 			if s, err := Open(memDir, onMem(fs)); err == nil {

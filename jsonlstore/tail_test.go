@@ -299,7 +299,7 @@ func tailBesideAWriter(t *testing.T, bytes int64) {
 	ready := make(chan struct{})
 	go func() {
 		defer close(ready)
-		write(t, s, 400)
+		write(t, s, 400/stride(4))
 	}()
 	tick := func() {
 		select {
