@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -366,6 +367,7 @@ type heldFS struct {
 	mu    sync.Mutex
 	open  map[*heldFile]string // by the name they have now
 	freed int                  // how many lost their names
+	gate  chan struct{}        // who closes a file without a name waits for that
 }
 
 type heldFile struct {
@@ -401,8 +403,12 @@ func (h *heldFS) Create(name string, perm fs.FileMode) (vfs.File, error) {
 
 func (f *heldFile) Close() error {
 	f.fs.mu.Lock()
+	name, gate := f.fs.open[f], f.fs.gate
 	delete(f.fs.open, f)
 	f.fs.mu.Unlock()
+	if name == "" {
+		<-gate
+	}
 	return f.File.Close()
 }
 
@@ -449,7 +455,7 @@ func (h *heldFS) Remove(name string) error {
 // so that the file system gives its blocks back when that is closed, which no cut
 // waits for.
 func TestBlocksAreGivenBackAside(t *testing.T) {
-	h := &heldFS{FS: memfs.New(), t: t, open: map[*heldFile]string{}}
+	h := &heldFS{FS: memfs.New(), t: t, open: map[*heldFile]string{}, gate: make(chan struct{})}
 	s := mustOpen(t, memDir, inParts(h, 300))
 	freed := func(what string, want int) {
 		t.Helper()
@@ -460,6 +466,19 @@ func TestBlocksAreGivenBackAside(t *testing.T) {
 		}
 		h.freed = 0
 	}
+	cut := func(from, to uint64) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- s.DeleteRange(from, to) }()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("DeleteRange(%d, %d) waits for the blocks of a file without a name", from, to)
+		}
+	}
 	for i := range uint64(12) {
 		mustStore(t, s, someLogs(3*i+1, 3*i+3, 1))
 	}
@@ -468,18 +487,19 @@ func TestBlocksAreGivenBackAside(t *testing.T) {
 		t.Fatalf("%d parts", len(parts))
 	}
 	freed("sealing", 6)
-	mustDelete(t, s, 1, parts[2].first)
+	cut(1, parts[2].first)
 	freed("a cut of the front", 2)
-	mustDelete(t, s, parts[4].first+2, 36)
+	cut(parts[4].first+2, 36)
 	freed("a cut of the tail into a sealed part", 2)
 	last, _ := s.LastIndex()
 	if base := s.snap.Load().base; base == last {
 		t.Fatal("the open part has one entry")
 	}
-	mustDelete(t, s, 1, last-1)
+	cut(1, last-1)
 	freed("a cut of the front into the open part", 3)
 	mustStore(t, s, someLogs(last+1, last+3, 1))
-	mustDelete(t, s, 1, last+3)
+	cut(1, last+3)
+	close(h.gate)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
