@@ -20,7 +20,7 @@ type chunk [chunkLen]int64
 // Neighbouring snapshots share chunks. A chunk's places are filled once and for
 // all; only the writer fills them, always behind count, where no reader looks.
 type snapshot struct {
-	first  uint64        // index of the first entry, if count > 0; before it, there may be deleted ones in the files
+	first  uint64        // index of the first entry, if count > 0; before it, there may be deleted ones in the part that holds it
 	parts  []*sealedPart // in order; they end where the open part begins
 	gen    uint64        // counts the changes that make offsets of older snapshots stale
 	commit uint64
