@@ -239,14 +239,6 @@ func newVerdict(r jsonlstore.Report) verdict {
 	return v
 }
 
-// missingState says what a state file that is not there means.
-func missingState(file string, entries int) string {
-	if entries == 0 {
-		return term.Safe(file) + " is not there: never voted"
-	}
-	return term.Safe(file) + " is not there: the next start takes the term from the log, and votes in higher terms are forgotten"
-}
-
 // stateDamage returns what is wrong with the state file itself; nil: nothing.
 func stateDamage(r jsonlstore.Report) *logstore.CorruptionError {
 	for _, d := range r.Damage {
@@ -279,40 +271,19 @@ func runLogVerify(a *app, in *input) error {
 }
 
 func reportTable(r jsonlstore.Report, style term.Style) *term.Table {
-	tab := term.NewTable()
-	row := func(name, format string, args ...any) { tab.Row(style.Dim(name), fmt.Sprintf(format, args...)) }
-	row("log", "%s, %d bytes, %d lines", term.Safe(r.File), r.Bytes, r.Lines)
-	if r.Sealed > 0 {
-		row("sealed parts", "%d before it; bytes and lines are of all", r.Sealed)
+	tab := newLogTable(style)
+	tab.size(r.File, r.Sealed, r.Bytes, r.Lines)
+	terms := ""
+	if len(r.Terms) > 0 {
+		terms = fmt.Sprintf(", term %d to %d", r.Terms[0].Term, r.Terms[len(r.Terms)-1].Term)
 	}
-	if r.Entries == 0 {
-		row("entries", "none")
-	} else {
-		commit := ""
-		if r.Commit > 0 {
-			commit = fmt.Sprintf(", committed to %d", r.Commit)
-		}
-		row("entries", "%d, index %d to %d, term %d to %d%s", r.Entries, r.First, r.Last, r.Terms[0].Term, r.Terms[len(r.Terms)-1].Term, commit)
-	}
-	switch s := r.State; {
-	case stateDamage(r) != nil:
-		row("state", "%s is damaged: %s", term.Safe(s.File), term.Safe(stateDamage(r).Reason))
-	case s.Missing:
-		row("state", "%s", missingState(s.File, r.Entries))
-	case s.VotedTerm == 0:
-		row("state", "term %d, never voted", s.CurrentTerm)
-	case s.VotedFor == "":
-		row("state", "term %d, the vote of term %d is used up", s.CurrentTerm, s.VotedTerm)
-	default:
-		row("state", "term %d, voted for %s in term %d", s.CurrentTerm, term.Safe(s.VotedFor), s.VotedTerm)
-	}
-	if t := r.Torn; t != nil {
-		row("torn tail", "line %d, byte offset %d, %d bytes, never acknowledged: it is cut off at the next start", t.Line, t.Offset, t.Bytes)
-	}
+	tab.entries(r.Entries, r.First, r.Last, terms, r.Commit)
+	tab.row("state", "%s", stateText(r.State, stateDamage(r), r.Entries, ""))
+	tab.torn(r.Torn)
 	if r.OK() {
-		row("verdict", "%s", style.Green("no damage"))
+		tab.row("verdict", "%s", style.Green("no damage"))
 	} else {
-		row("verdict", "%s", style.Red(fmt.Sprintf("damaged, places: %d", r.DamageCount)))
+		tab.row("verdict", "%s", style.Red(fmt.Sprintf("damaged, places: %d", r.DamageCount)))
 	}
-	return tab
+	return tab.Table
 }

@@ -68,58 +68,28 @@ func runLogStat(a *app, in *input) error {
 }
 
 func statTable(st jsonlstore.Stats, style term.Style) *term.Table {
-	tab := term.NewTable()
-	row := func(name, format string, args ...any) { tab.Row(style.Dim(name), fmt.Sprintf(format, args...)) }
-	row("log", "%s, %d bytes, %d lines", term.Safe(st.File), st.Bytes, st.Lines)
-	if st.Sealed > 0 {
-		row("sealed parts", "%d before it; bytes and lines are of all", st.Sealed)
-	}
-	if st.Entries == 0 {
-		row("entries", "none")
-	} else {
-		commit := ""
-		if st.Commit > 0 {
-			commit = fmt.Sprintf(", committed to %d", st.Commit)
-		}
-		row("entries", "%d, index %d to %d%s", st.Entries, st.First, st.Last, commit)
-	}
+	tab := newLogTable(style)
+	tab.size(st.File, st.Sealed, st.Bytes, st.Lines)
+	tab.entries(st.Entries, st.First, st.Last, "", st.Commit)
 	terms := st.Terms
 	if over := len(terms) - maxTermsShown; over > 0 {
-		row("terms", "%d earlier ones, --json lists them", over)
+		tab.row("terms", "%d earlier ones, --json lists them", over)
 		terms = terms[over:]
 	}
 	for _, t := range terms {
-		row(fmt.Sprintf("term %d", t.Term), "%s", span("index", "index", t.First, t.Last))
+		tab.row(fmt.Sprintf("term %d", t.Term), "%s", span("index", "index", t.First, t.Last))
 	}
 	if st.Entries > 0 {
-		row("types", "%s", tally(st.Types))
+		tab.row("types", "%s", tally(st.Types))
 	}
 	if len(st.Commands) > 0 {
-		row("commands", "%s", tally(st.Commands))
+		tab.row("commands", "%s", tally(st.Commands))
 	}
-	row("batches", "%d", st.Batches)
-	row("blank room", "%d bytes, written ahead", st.RoomBytes)
-	if t := st.Torn; t != nil {
-		row("torn tail", "line %d, byte offset %d, %d bytes, never acknowledged: it is cut off at the next start", t.Line, t.Offset, t.Bytes)
-	}
-	row("state", "%s", stateLine(st))
-	return tab
-}
-
-func stateLine(st jsonlstore.Stats) string {
-	s := st.State
-	commit := fmt.Sprintf("commit index %d", s.CommitIndex)
-	switch {
-	case st.StateError != nil:
-		return term.Safe(s.File) + " is damaged: " + term.Safe(st.StateError.Reason)
-	case s.Missing:
-		return missingState(s.File, st.Entries)
-	case s.VotedTerm == 0:
-		return fmt.Sprintf("term %d, never voted, %s", s.CurrentTerm, commit)
-	case s.VotedFor == "":
-		return fmt.Sprintf("term %d, the vote of term %d is used up, %s", s.CurrentTerm, s.VotedTerm, commit)
-	}
-	return fmt.Sprintf("term %d, voted for %s in term %d, %s", s.CurrentTerm, term.Safe(s.VotedFor), s.VotedTerm, commit)
+	tab.row("batches", "%d", st.Batches)
+	tab.row("blank room", "%d bytes, written ahead", st.RoomBytes)
+	tab.torn(st.Torn)
+	tab.row("state", "%s", stateText(st.State, st.StateError, st.Entries, fmt.Sprintf(", commit index %d", st.State.CommitIndex)))
+	return tab.Table
 }
 
 // tally writes counts, the largest first.
