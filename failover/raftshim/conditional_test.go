@@ -232,6 +232,9 @@ func TestNoFromADeposedLeader(t *testing.T) {
 			t.Errorf("after a term of somebody else's: %v", err)
 		}
 		// And cut off from everybody, while it still holds itself for the leader.
+		if _, err := other.cons.CommitNoop(bounded(t, time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		for _, m := range all {
 			m.inner.DisconnectAll()
 		}
