@@ -91,6 +91,19 @@ flap-test: build ## ten minutes with two busy processes a core: a change of the 
 flood: ## 10,000 hostile connections during write load; fails if the p99 of writes more than doubles
 	AIONDB_E2E_FLOOD=1 $(GO) test -count=1 -run 'TestFlood$$' -v ./internal/e2e
 
+FUZZTIME ?= 1m
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for a minute, one after the other (FUZZTIME=10m: longer)
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \
+		targets=$$(cd $$dir && $(GO) test -list '^Fuzz' .) || { echo "$$targets"; exit 1; }; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			out=$$(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . 2>&1) || \
+				{ printf '%-24s %-24s FOUND SOMETHING\n%s\n' "$$dir" "$$target" "$$out"; exit 1; }; \
+			printf '%-24s %-24s %s\n' "$$dir" "$$target" "$$(echo "$$out" | grep -o 'execs: [0-9]*' | tail -1)"; \
+		done; \
+	done
+
 .PHONY: bench
 bench: ## measure the store beside raft-wal and raft-boltdb, about a minute
 	cd bench && $(GO) run . -quick

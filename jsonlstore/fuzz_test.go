@@ -199,3 +199,105 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+// FuzzOpenParts opens whatever two sealed parts, the index file of one, and the open
+// part may hold, and whatever the state file says of where the log begins and of a cut.
+// Open and Verify agree; what opens is read; what does not is as it was, until Repair
+// makes it a log again.
+func FuzzOpenParts(f *testing.F) {
+	for _, size := range []int64{1, 300, 500} {
+		var parts []string
+		files, _ := sealedFiles(f, size, 8)
+		for name := range files {
+			if _, ok := parsePartName(filepath.Base(name), partSuffix); ok {
+				parts = append(parts, name)
+			}
+		}
+		slices.Sort(parts)
+		if len(parts) < 2 {
+			continue
+		}
+		second, _ := parsePartName(filepath.Base(parts[1]), partSuffix)
+		open := files[memLog]
+		if len(parts) > 2 {
+			open = files[parts[2]]
+		}
+		index := files[indexPath(memDir, 1)]
+		for _, first := range []uint64{0, 1, 2, second, second + 1, 7} {
+			f.Add(files[parts[0]], index, files[parts[1]], uint8(second), open, first, uint64(0))
+		}
+		f.Add(files[parts[0]], index, files[parts[1]], uint8(second), open, uint64(1), uint64(2))
+		f.Add(files[parts[0]], index, files[parts[1]], uint8(second), open, uint64(1), second+1)
+		f.Add(files[parts[0]], index, open, uint8(second), open, uint64(2), uint64(0))
+		f.Add(files[parts[0]], []byte(indexMagic), []byte{}, uint8(second), files[parts[1]], uint64(0), uint64(1))
+	}
+	f.Fuzz(func(t *testing.T, one, index, two []byte, second uint8, open []byte, first, cut uint64) {
+		st := &stableState{values: map[string][]byte{}, first: first}
+		if cut > 0 { // 1 stands for all
+			cut--
+			st.cut = &cut
+		}
+		text := encodeState(st)
+		if _, err := decodeState(text); err != nil {
+			return
+		}
+		files := map[string][]byte{memState: text, memLog: open, partPath(memDir, 1): one, indexPath(memDir, 1): index}
+		if second > 1 && len(two) > 0 {
+			files[partPath(memDir, uint64(second))] = two
+		}
+		limit := WithMaxEntrySize(fuzzMaxEntry)
+		fs := memWith(files)
+		r, err := Verify(memDir, onMem(fs), limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := fs.Files()
+		if err := openAndRead(t, fs, r.OK(), limit); err != nil {
+			if r.OK() {
+				t.Fatalf("Verify finds nothing, and it does not open: %v", err)
+			}
+			if !maps.EqualFunc(before, fs.Files(), bytes.Equal) {
+				t.Fatal("the failing Open changed something")
+			}
+		}
+		if r.OK() {
+			return
+		}
+		fs = memWith(files)
+		res, err := Repair(memDir, RepairOptions{Now: repairTime}, onMem(fs), limit)
+		if errors.Is(err, ErrNotRepairable) {
+			return
+		}
+		if err != nil {
+			t.Fatalf("Repair: %v\n%+v\n%+v", err, r.Damage, res)
+		}
+		if err := openAndRead(t, fs, true, limit); err != nil {
+			t.Fatalf("it does not open after the repair: %v\n%+v", err, res)
+		}
+	})
+}
+
+// openAndRead opens a log and reads all of it, unless it is refused.
+func openAndRead(t *testing.T, fs *memfs.FS, good bool, limit Option) error {
+	t.Helper()
+	s, err := Open(memDir, onMem(fs), limit)
+	if err != nil {
+		if !errors.Is(err, logstore.ErrCorrupt) {
+			t.Fatalf("Open: %v", err)
+		}
+		return err
+	}
+	first, _ := s.FirstIndex()
+	last, _ := s.LastIndex()
+	for i := first; i <= last && i > 0; i++ {
+		var l raft.Log
+		switch err := s.GetLog(i, &l); {
+		case err != nil && (good || !errors.Is(err, logstore.ErrCorrupt)), err == nil && l.Index != i:
+			t.Fatalf("GetLog(%d) = %+v, %v", i, l, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return nil
+}

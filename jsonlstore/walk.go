@@ -501,7 +501,7 @@ func (w *logWalk) join(p part, line rawLine, first uint64, bad bool) error {
 
 // checkPart looks at what a part as a whole must be.
 func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *TornTail) error {
-	_, cutting := w.cut()
+	after, cutting := w.cut()
 	if x.entries == 0 && !bad && (x.sealed || len(w.parts) > 0) {
 		e := &logstore.CorruptionError{File: x.path, Line: 1, Index: x.part.first, Reason: errNoEntries.Error(), Advice: logAdvice}
 		if !x.sealed {
@@ -515,7 +515,7 @@ func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *Tor
 		}
 		return w.report(e)
 	}
-	if !x.sealed || bad || x.passed || cutting {
+	if !x.sealed || bad || x.passed || cutting && x.last >= after {
 		return nil
 	}
 	x.badIndex = w.checkIndex(index)
@@ -569,7 +569,7 @@ func (w *logWalk) end() error {
 	if cutting && w.last < after {
 		return w.report(missingEntries(w.dir, w.last+1, after))
 	}
-	if first := w.first(); first > w.last && !(cutting && after == 0) {
+	if first := w.first(); first > w.last {
 		e := &logstore.CorruptionError{
 			File: filepath.Join(w.dir, LogFile), Line: 1, Index: w.last + 1, Advice: logAdvice,
 			Reason: fmt.Sprintf("the log ends with index %d, but %s says that it begins with %d", w.last, StateFile, first),
