@@ -219,8 +219,9 @@ func (l *LogRepair) planParts(sv *survey) {
 			l.Bytes, l.Lines = x.bytes, x.lines
 		}
 	}
+	behind := false
 	for _, p := range w.all {
-		if p.path != at && p.path != w.link && (!p.sealed || l.KeptLast == 0 || p.first > l.KeptLast) {
+		if behind = behind || p.path == at; p.path != at && p.path != w.link && (behind || l.KeptLast == 0) {
 			l.Removed = append(l.Removed, p.path)
 		}
 	}
