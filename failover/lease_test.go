@@ -114,7 +114,8 @@ func TestPrimaryWithHungDisk(t *testing.T) {
 		epoch := first.epoch()
 		hung := make(chan struct{})
 		first.logs.hung.Store(&hung)
-		go func() { _, _, _ = first.cons.Propose(context.Background(), []byte("a write that does not return")) }()
+		// A write that does not return.
+		go func() { _, _, _ = first.cons.Propose(context.Background(), []byte(`"Noop"`)) }()
 		second := net.primary(epoch, 3*time.Second)
 		if second == first {
 			t.Fatal("the node with the hung disk is primary again")

@@ -258,7 +258,7 @@ func TestNoAnswer(t *testing.T) {
 	})
 	c := caller(t, id, book)
 	for _, m := range []protocol.Message{propose, ballot} {
-		_, err := c.Call(within(t, 200*time.Millisecond), 2, m)
+		_, err := c.Call(within(t, 2*time.Second), 2, m) // the handshake is part of it
 		wantKind(t, err, ErrNoAnswer)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
