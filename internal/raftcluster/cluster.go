@@ -66,6 +66,7 @@ type Cluster struct {
 func New(t testing.TB, stores ...OpenStore) *Cluster {
 	t.Helper()
 	c := &Cluster{Net: newNetwork(), t: t}
+	t.TempDir() // so that directories go after the nodes: what is made first is cleaned up last
 	t.Cleanup(c.close)
 	var first raft.Configuration
 	for _, open := range stores {
