@@ -231,50 +231,52 @@ func FuzzOpenParts(f *testing.F) {
 		f.Add(files[parts[0]], index, open, uint8(second), open, uint64(2), uint64(0))
 		f.Add(files[parts[0]], []byte(indexMagic), []byte{}, uint8(second), files[parts[1]], uint64(0), uint64(1))
 	}
-	f.Fuzz(func(t *testing.T, one, index, two []byte, second uint8, open []byte, first, cut uint64) {
-		st := &stableState{values: map[string][]byte{}, first: first}
-		if cut > 0 { // 1 stands for all
-			cut--
-			st.cut = &cut
-		}
-		text := encodeState(st)
-		if _, err := decodeState(text); err != nil {
-			return
-		}
-		files := map[string][]byte{memState: text, memLog: open, partPath(memDir, 1): one, indexPath(memDir, 1): index}
-		if second > 1 && len(two) > 0 {
-			files[partPath(memDir, uint64(second))] = two
-		}
-		limit := WithMaxEntrySize(fuzzMaxEntry)
-		fs := memWith(files)
-		r, err := Verify(memDir, onMem(fs), limit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := fs.Files()
-		if err := openAndRead(t, fs, r.OK(), limit); err != nil {
-			if r.OK() {
-				t.Fatalf("Verify finds nothing, and it does not open: %v", err)
-			}
-			if !maps.EqualFunc(before, fs.Files(), bytes.Equal) {
-				t.Fatal("the failing Open changed something")
-			}
-		}
+	f.Fuzz(checkParts)
+}
+
+func checkParts(t *testing.T, one, index, two []byte, second uint8, open []byte, first, cut uint64) {
+	st := &stableState{values: map[string][]byte{}, first: first}
+	if cut > 0 { // 1 stands for all
+		cut--
+		st.cut = &cut
+	}
+	text := encodeState(st)
+	if _, err := decodeState(text); err != nil {
+		return
+	}
+	files := map[string][]byte{memState: text, memLog: open, partPath(memDir, 1): one, indexPath(memDir, 1): index}
+	if second > 1 && len(two) > 0 {
+		files[partPath(memDir, uint64(second))] = two
+	}
+	limit := WithMaxEntrySize(fuzzMaxEntry)
+	fs := memWith(files)
+	r, err := Verify(memDir, onMem(fs), limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := fs.Files()
+	if err := openAndRead(t, fs, r.OK(), limit); err != nil {
 		if r.OK() {
-			return
+			t.Fatalf("Verify finds nothing, and it does not open: %v", err)
 		}
-		fs = memWith(files)
-		res, err := Repair(memDir, RepairOptions{Now: repairTime}, onMem(fs), limit)
-		if errors.Is(err, ErrNotRepairable) {
-			return
+		if !maps.EqualFunc(before, fs.Files(), bytes.Equal) {
+			t.Fatal("the failing Open changed something")
 		}
-		if err != nil {
-			t.Fatalf("Repair: %v\n%+v\n%+v", err, r.Damage, res)
-		}
-		if err := openAndRead(t, fs, true, limit); err != nil {
-			t.Fatalf("it does not open after the repair: %v\n%+v", err, res)
-		}
-	})
+	}
+	if r.OK() {
+		return
+	}
+	fs = memWith(files)
+	res, err := Repair(memDir, RepairOptions{Now: repairTime}, onMem(fs), limit)
+	if errors.Is(err, ErrNotRepairable) {
+		return
+	}
+	if err != nil {
+		t.Fatalf("Repair: %v\n%+v\n%+v", err, r.Damage, res)
+	}
+	if err := openAndRead(t, fs, true, limit); err != nil {
+		t.Fatalf("it does not open after the repair: %v\n%+v", err, res)
+	}
 }
 
 // openAndRead opens a log and reads all of it, unless it is refused.

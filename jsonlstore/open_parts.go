@@ -204,13 +204,13 @@ func (op *opening) beginsLikeOpenPart(p part) (bool, error) {
 		return false, err
 	}
 	defer file.Close() // only read from
-	size, err := file.Size()
-	if err != nil {
-		return false, err
+	sealed, err := freeze(file)
+	if err != nil || sealed.from == 0 {
+		return sealed.size == 0, err
 	}
 	a, b := make([]byte, readChunk), make([]byte, readChunk)
-	for at := int64(0); at < size; at += readChunk {
-		n, err := file.ReadAt(a[:min(readChunk, size-at)], at)
+	for at := int64(0); at < sealed.from; at += readChunk {
+		n, err := file.ReadAt(a[:min(readChunk, sealed.from-at)], at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
@@ -218,7 +218,7 @@ func (op *opening) beginsLikeOpenPart(p part) (bool, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
-		if !bytes.Equal(a[:m], b[:m]) || !isRoom(a[m:n]) {
+		if !bytes.Equal(a[:n], b[:m]) {
 			return false, nil
 		}
 	}

@@ -163,6 +163,19 @@ func planRepair(dir string, r RepairOptions, o options) (RepairPlan, error) {
 			"put the missing file back or, while all other nodes run, start the node with an empty directory", dir, ErrNotRepairable, sv.w.first(), to)
 	}
 	p.Log.plan(sv)
+	stuck := sv.w.stuck
+	if len(sv.deleted) > 0 && !p.Log.Cut && p.Log.DropBytes == 0 {
+		stuck = sv.deleted[0] // there is no entry behind them to begin with
+	}
+	if stuck != nil {
+		return p, fmt.Errorf("%w: %w", ErrNotRepairable, stuck)
+	}
+	for _, x := range sv.w.parts {
+		if index := indexPath(dir, x.part.first); x.passed && slices.Contains(p.Log.Indexes, index) {
+			return p, fmt.Errorf("%s: %w: it is of no use, and cannot be made anew, because lines of deleted entries in %s are damaged: "+
+				"put the index file back or, while all other nodes run, start the node with an empty directory", index, ErrNotRepairable, x.path)
+		}
+	}
 	if !p.Log.Cut && p.Log.DropBytes == 0 {
 		p.Torn = sv.w.torn
 	}
@@ -208,7 +221,7 @@ func (l *LogRepair) planParts(sv *survey) {
 	case at != "":
 	case len(w.parts) > 0:
 		at = w.parts[0].path
-	case len(w.all) > 0:
+	case len(w.all) > 0 && w.all[0].path != w.link:
 		at = w.all[0].path
 	default:
 		at = sv.path
@@ -221,7 +234,10 @@ func (l *LogRepair) planParts(sv *survey) {
 	}
 	behind := false
 	for _, p := range w.all {
-		if behind = behind || p.path == at; p.path != at && p.path != w.link && (behind || l.KeptLast == 0) {
+		behind = behind || p.path == at
+		// Not chosen, because a cut was to delete it; or it begins in the open part.
+		beside := at == sv.path && p.sealed && w.base != 0 && p.first >= w.base
+		if p.path != at && p.path != w.link && (behind || beside || l.KeptLast == 0) {
 			l.Removed = append(l.Removed, p.path)
 		}
 	}

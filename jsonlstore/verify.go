@@ -112,7 +112,14 @@ func sameDamage(a, b *Report) bool {
 
 func verifyOnce(dir string, o options) (Report, error) {
 	r := Report{File: filepath.Join(dir, LogFile), State: StateReport{File: filepath.Join(dir, StateFile)}}
-	w := logWalk{o: o, dir: dir, visit: r.addLine, damaged: func(e *logstore.CorruptionError) error { r.damaged(e); return nil }}
+	run, before := uint64(0), uint64(0) // the last entries without a gap between them, and the entry before the gap
+	visit := func(path string, line rawLine, p *parsedLine) error {
+		if r.Entries == 0 || p.index != r.Last+1 {
+			run, before = p.index, r.Last
+		}
+		return r.addLine(path, line, p)
+	}
+	w := logWalk{o: o, dir: dir, visit: visit, damaged: func(e *logstore.CorruptionError) error { r.damaged(e); return nil }}
 	if err := w.run(); err != nil {
 		return r, err
 	}
@@ -121,7 +128,7 @@ func verifyOnce(dir string, o options) (Report, error) {
 	}
 	r.Sealed, r.Bytes, r.Lines, r.RoomBytes = w.sizes()
 	r.Torn = w.torn
-	r.dropAfter(w.last)
+	r.dropAfter(w.last, run, before)
 	r.Commit = min(r.Commit, r.Last)
 	r.State.fill(w.loaded, w.stateDamage)
 	if e := w.commitBeyond(); e != nil {
@@ -162,13 +169,17 @@ func badPayload(path string, line rawLine, p *parsedLine, err error) *logstore.C
 }
 
 // dropAfter takes out entries that were good by themselves but belong to a
-// torn batch.
-func (r *Report) dropAfter(last uint64) {
+// torn batch. That has no gap: it lies in what begins with run, with the entry before
+// in front of it.
+func (r *Report) dropAfter(last, run, before uint64) {
 	if r.Last <= last || r.Entries == 0 {
 		return
 	}
-	r.Entries -= int(r.Last - last)
-	r.Last = last
+	from := max(last+1, run)
+	r.Entries -= int(r.Last - from + 1)
+	if r.Last = last; from == run {
+		r.Last = before
+	}
 	for n := len(r.Terms); n > 0; n-- {
 		if r.Terms[n-1].First <= last {
 			r.Terms[n-1].Last = min(r.Terms[n-1].Last, last)

@@ -48,11 +48,14 @@ type logWalk struct {
 	torn    *TornTail    // of the open part
 	lost    uint64       // entries up to here are missing in front of everything; 0: none are
 
-	all    []part // that are there
-	link   string // path of the open part under its second name, that of a sealed part; "": it has none
-	rival  string // path of a sealed part that begins where the open one does, and is another; "": there is none
-	ends   uint64 // with which the part before the present one ends; 0: there is none, or it is damaged
-	broken bool   // damage was found by which entries are lost
+	all    []part                    // that are there
+	link   string                    // path of the open part under its second name, that of a sealed part; "": it has none
+	rival  string                    // path of a sealed part that begins where the open one does, and is another, or behind that; "": there is none
+	reopen string                    // path of the sealed part that an unfinished cut makes the open one; "": it makes none
+	stuck  error                     // damage by which no entry is lost, and that Repair cannot mend; nil: there is none
+	front  *logstore.CorruptionError // damage before the open part's first entry; nil: none
+	ends   uint64                    // with which the part before the present one ends; 0: there is none, or it is damaged
+	broken bool                      // damage was found by which entries are lost
 	// Damage in front of the first entry that is not deleted: what comes behind
 	// it tells whether that entry is lost.
 	unclear []*logstore.CorruptionError
@@ -145,6 +148,10 @@ func (w *logWalk) reportSpoilt(e *logstore.CorruptionError) error {
 // deletedAdvice is what to do about damage in lines of deleted entries.
 const deletedAdvice = "no entry is lost by that, the log begins behind it: `aiondb-ha log repair DIR --yes` takes those lines out"
 
+// stuckAdvice is what to do about it where a cut is not finished that has a sealed part
+// become the open one.
+const stuckAdvice = "no entry is lost by that, but a deletion cannot be finished: while all other nodes run, start the node with an empty directory"
+
 // clearUp tells what the unclear damage is, for which next is the index of the first
 // entry behind it; 0: there is none. lost tells that entries are.
 func (w *logWalk) clearUp(next uint64) (lost bool, err error) {
@@ -152,10 +159,15 @@ func (w *logWalk) clearUp(next uint64) (lost bool, err error) {
 	w.unclear = nil
 	if next != 0 && next <= first {
 		for _, e := range unclear {
-			if filepath.Base(e.File) != LogFile {
+			switch {
+			case e.File == w.reopen:
+				e.Advice = stuckAdvice
+				w.stuck = e
+			case filepath.Base(e.File) == LogFile:
+				e.Advice = deletedAdvice
+			default:
 				continue // nobody reads it any more
 			}
-			e.Advice = deletedAdvice
 			if err := w.reportSpoilt(e); err != nil {
 				return false, err
 			}
@@ -255,10 +267,10 @@ func (w *logWalk) freezeOpen(parts []part) error {
 	if w.open, err = freeze(file); err != nil {
 		return errors.Join(fmt.Errorf("reading %s: %w", path, err), file.Close())
 	}
-	w.base = 0
+	w.base, w.front = 0, nil
 	sc := scanner{
 		r: w.open, size: w.open.size, file: path, maxLine: maxLineLen(w.o.maxEntry),
-		damaged: func(*logstore.CorruptionError) error { return errStopped },
+		damaged: func(e *logstore.CorruptionError) error { w.front = e; return errStopped },
 		visit: func(_ rawLine, p *parsedLine) error {
 			w.base = p.index
 			return errStopped
@@ -278,7 +290,7 @@ func (w *logWalk) choose(parts []part) ([]part, error) {
 	if open {
 		sealed = parts[:n-1]
 	}
-	w.link, w.rival = "", ""
+	w.link, w.rival, w.reopen = "", "", ""
 	if k := len(sealed); open && k > 0 && (w.base == 0 || sealed[k-1].first == w.base) {
 		// The open part under a second name, until a new one is in its place.
 		same, err := w.secondName(sealed[k-1])
@@ -292,15 +304,20 @@ func (w *logWalk) choose(parts []part) ([]part, error) {
 			w.rival = sealed[k-1].path
 		}
 	}
-	if after, cutting := w.cut(); cutting {
+	after, cutting := w.cut()
+	if k := len(sealed); k > 0 && !cutting && w.base != 0 && sealed[k-1].first > w.base {
+		w.rival = sealed[k-1].path
+	}
+	if cutting {
 		if after == 0 {
 			return nil, nil
 		}
 		sealed = slices.DeleteFunc(slices.Clone(sealed), func(p part) bool { return p.first > after })
 		open = open && (w.base != 0 && w.base <= after || len(sealed) == 0)
 	}
-	// A part is of no use if the next begins at or before the first entry.
-	for len(sealed) > 0 {
+	// A part is of no use if the next begins at or before the first entry. But which of
+	// two that begin alike is the log, nobody can tell.
+	for len(sealed) > 0 && sealed[0].path != w.rival {
 		next := w.base
 		if len(sealed) > 1 {
 			next = sealed[1].first
@@ -312,6 +329,9 @@ func (w *logWalk) choose(parts []part) ([]part, error) {
 	}
 	if open {
 		return append(slices.Clip(sealed), parts[n-1]), nil
+	}
+	if k := len(sealed); cutting && k > 0 {
+		w.reopen = sealed[k-1].path
 	}
 	return sealed, nil
 }
@@ -371,13 +391,14 @@ func (w *logWalk) walkPart(p part) error {
 	after, cutting := w.cut()
 	x := walkedPart{part: p, live: -1}
 	index := &partIndex{partHead: partHead{first: p.first}, starts: newStarts(0, src.size)}
-	bad, visited := false, uint64(0)
+	bad, visited, run := false, uint64(0), uint64(1) // run: where the last entries begin that have no gap between them
 	if p.path == w.rival {
 		bad = true
-		if err := w.report(&logstore.CorruptionError{
-			File: p.path, Line: 1, Index: p.first, Advice: logAdvice,
-			Reason: fmt.Sprintf("it begins with the same index as %s, and does not hold the same", LogFile),
-		}); err != nil {
+		reason := fmt.Sprintf("it begins with the same index as %s, and does not hold the same", LogFile)
+		if p.first > w.base {
+			reason = fmt.Sprintf("a sealed part that begins behind %s, which begins with index %d", LogFile, w.base)
+		}
+		if err := w.report(&logstore.CorruptionError{File: p.path, Line: 1, Index: p.first, Advice: logAdvice, Reason: reason}); err != nil {
 			return err
 		}
 	}
@@ -413,6 +434,9 @@ func (w *logWalk) walkPart(p part) error {
 				}
 				x.first = l.index
 			}
+			if l.index != visited+1 {
+				run = l.index
+			}
 			x.entries++
 			visited = l.index
 			index.count++
@@ -436,9 +460,9 @@ func (w *logWalk) walkPart(p part) error {
 	}
 	x.last, x.lines, x.bytes, x.room, x.end = sc.last, sc.lines, src.size-sc.room, sc.room, sc.end
 	if visited > sc.last {
-		x.entries -= int(visited - sc.last)
+		x.entries -= int(visited - max(sc.last+1, run) + 1)
 	}
-	if torn != nil && p.sealed && !cutting { // it was synced before it was sealed
+	if torn != nil && p.sealed && p.path != w.reopen { // it was synced before it was sealed
 		if err := damaged(&logstore.CorruptionError{
 			File: p.path, Line: torn.Line, Offset: torn.Offset, Index: max(sc.last+1, p.first), Reason: torn.Reason, Advice: logAdvice,
 		}); err != nil {
@@ -455,7 +479,7 @@ func (w *logWalk) walkPart(p part) error {
 		w.torn = torn
 	}
 	if x.last > 0 {
-		w.last = min(x.last, afterOr(after, cutting))
+		w.last = max(w.last, min(x.last, afterOr(after, cutting))) // where parts overlap, it is lower
 	}
 	if w.ends = x.last; bad {
 		w.ends = 0
@@ -501,8 +525,7 @@ func (w *logWalk) join(p part, line rawLine, first uint64, bad bool) error {
 
 // checkPart looks at what a part as a whole must be.
 func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *TornTail) error {
-	after, cutting := w.cut()
-	if x.entries == 0 && !bad && (x.sealed || len(w.parts) > 0) {
+	if x.entries == 0 && !bad && (x.sealed || len(w.parts) > 0 || w.link != "") {
 		e := &logstore.CorruptionError{File: x.path, Line: 1, Index: x.part.first, Reason: errNoEntries.Error(), Advice: logAdvice}
 		if !x.sealed {
 			e.Reason = "it holds no entry, but behind a sealed part it always did"
@@ -515,10 +538,10 @@ func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *Tor
 		}
 		return w.report(e)
 	}
-	if !x.sealed || bad || x.passed || cutting && x.last >= after {
+	if !x.sealed || bad || x.path == w.reopen {
 		return nil
 	}
-	x.badIndex = w.checkIndex(index)
+	x.badIndex = w.checkIndex(index, x)
 	if x.badIndex == nil {
 		return nil
 	}
@@ -536,16 +559,27 @@ func (w *logWalk) checkPart(x *walkedPart, index *partIndex, bad bool, torn *Tor
 // indexAdvice is what to do about a bad index file.
 const indexAdvice = "no entry is lost by that: `aiondb-ha log repair DIR --yes` makes it anew from the part"
 
-// checkIndex compares the index file of a part with what was found in the part.
-func (w *logWalk) checkIndex(found *partIndex) error {
+// checkIndex compares the index file of a part with what was found in the part. Where
+// lines of deleted entries are damaged, it need only be right about the others.
+func (w *logWalk) checkIndex(found *partIndex, p *walkedPart) error {
 	x, err := loadIndex(w.o.fs, w.dir, found.first)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the index file is not there: %w", fs.ErrNotExist)
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case x.count != found.count || x.bytes != found.bytes || !slices.Equal(x.starts.short, found.starts.short) || !slices.Equal(x.starts.long, found.starts.long),
-		x.maxTerm < found.maxTerm, x.mark.index != 0 && x.mark != found.mark: // of deleted entries, too, or not at all
+	}
+	from := found.first
+	if p.passed {
+		from = max(from, w.first())
+	}
+	n := int(p.last - from + 1)
+	fits := x.last() == p.last && x.bytes == found.bytes && x.maxTerm >= found.maxTerm && n <= min(x.count, found.count) &&
+		(x.mark.index < from || x.mark == found.mark) // of deleted entries, too, or not at all
+	for k := 1; fits && k <= n; k++ {
+		fits = x.starts.at(x.count-k) == found.starts.at(found.count-k)
+	}
+	if !fits {
 		return fmt.Errorf("%w: it does not fit the part", errBadIndex)
 	}
 	return nil
@@ -562,6 +596,10 @@ func (w *logWalk) end() error {
 			File: filepath.Join(w.dir, LogFile), Index: w.last + 1, Advice: logAdvice,
 			Reason: fmt.Sprintf("it is not there, but older parts of the log are, such as %s", filepath.Base(w.all[n-1].path)),
 		})
+	}
+	if cutting && after > 0 && w.front != nil && w.reopen != "" {
+		// Whether this is the part to be left, or the one to be replaced, it does not say.
+		return w.report(w.front)
 	}
 	if w.broken {
 		return nil
