@@ -61,7 +61,7 @@ func surveyLog(o options, dir string) (*survey, error) {
 	s.w = logWalk{o: o, dir: dir, visit: s.visit, damaged: func(e *logstore.CorruptionError) error { s.damaged(e); return nil }}
 	s.w.spoilt = func(e *logstore.CorruptionError) error { s.spoilt(e); return nil }
 	s.w.endPart = func() {
-		if n := len(s.pending); n > 0 && (s.w.torn == nil || s.pending[n-1].index <= s.w.last) {
+		if n := len(s.pending); n > 0 && s.pending[n-1].index <= s.w.last {
 			s.settle()
 		}
 	}

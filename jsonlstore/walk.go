@@ -417,7 +417,7 @@ func (w *logWalk) walkPart(p part) error {
 		if len(w.unclear) == 0 {
 			return nil
 		}
-		x.passed = true
+		x.passed = x.passed || slices.ContainsFunc(w.unclear, func(e *logstore.CorruptionError) bool { return e.File == p.path })
 		lost, err := w.clearUp(next)
 		bad = bad || lost
 		return err
