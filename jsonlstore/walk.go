@@ -1,6 +1,7 @@
 package jsonlstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -449,7 +450,8 @@ func (w *logWalk) walkPart(p part) error {
 				return nil
 			}
 			if x.live < 0 {
-				x.live = line.offset
+				// Blanks before it look like lines of its batch that were never written.
+				x.live = line.offset + line.skipped + int64(len(line.text)-len(bytes.TrimLeft(line.text, " ")))
 			}
 			return w.visit(p.path, line, l)
 		},
