@@ -151,6 +151,12 @@ func (op *opening) finishState() error {
 			return op.unwritable(err)
 		}
 	}
+	if err := op.s.adoptState(op.loaded); err != nil {
+		return op.unwritable(err)
+	}
+	if err := op.s.reserveTwin(); err != nil {
+		return op.unwritable(err)
+	}
 	op.s.stable.Store(op.state)
 	return nil
 }

@@ -36,7 +36,10 @@ func (s *Store) writeState(text []byte) error {
 	f := &s.stateFiles
 	text = padState(text, len(f.text))
 	if f.state == nil || len(text) != len(f.text) {
-		return s.replaceStateFile(text)
+		if err := s.replaceStateFile(text); err != nil {
+			return err
+		}
+		return s.reserveTwin()
 	}
 	if err := s.writeTwin(text); err != nil {
 		return err
@@ -57,6 +60,37 @@ func (s *Store) writeState(text []byte) error {
 		return s.latch(err)
 	}
 	f.text = text
+	return nil
+}
+
+// reserveTwin makes the twin while there is room, so that a disk that fills up
+// later does not keep a term or a vote from being written: Raft panics over a term
+// that it cannot store. Without room it is left for later, which is no error.
+func (s *Store) reserveTwin() error {
+	if s.stateFiles.twin != nil || s.stateFiles.state == nil {
+		return nil
+	}
+	if err := s.writeTwin(s.stateFiles.text); err != nil {
+		if s.failed != nil {
+			return err
+		}
+		s.logger.Warn("no room for the twin of the state file: a full disk can stop this node", "dir", s.dir, "error", err)
+	}
+	return nil
+}
+
+// adoptState has the state file that Open found be written over in place from now on, if
+// it is one of ours and fills its sectors.
+func (s *Store) adoptState(l loadedState) error {
+	f := &s.stateFiles
+	if f.state != nil || l.st == nil || l.st.foreign || len(l.text) == 0 || len(l.text)%statePad != 0 {
+		return nil
+	}
+	file, err := s.fs.OpenReadWrite(s.statePath())
+	if err != nil {
+		return err
+	}
+	f.state, f.text = file, l.text
 	return nil
 }
 
