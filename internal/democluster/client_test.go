@@ -24,7 +24,8 @@ type fakePlane struct {
 	primary atomic.Int64 // index; -1: nobody knows
 	epoch   atomic.Int64
 	lsn     atomic.Int64
-	hold    atomic.Pointer[chan struct{}] // the primary answers when it is closed
+	hold    atomic.Pointer[chan struct{}] // node 1, when it is primary, answers when it is closed
+	asked   atomic.Int64                  // when node 1 was last asked, Unix nanoseconds
 	valid   atomic.Int64                  // ms, of what the primary answers; 0: without limit
 }
 
@@ -41,13 +42,16 @@ func newFakePlane(t *testing.T, n int) *fakePlane {
 }
 
 func (p *fakePlane) serve(i int, w http.ResponseWriter) {
+	if i == 0 {
+		p.asked.Store(time.Now().UnixNano()) // before it is looked up who is primary
+	}
 	primary, epoch := p.primary.Load(), p.epoch.Load()
 	if int64(i) != primary {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, `{"error":"not primary","code":"not_primary","primary":%d}`, primary+1)
 		return
 	}
-	if hold := p.hold.Load(); hold != nil {
+	if hold := p.hold.Load(); hold != nil && i == 0 {
 		<-*hold
 	}
 	if valid := p.valid.Load(); valid > 0 {
@@ -145,37 +149,38 @@ func TestClientAndLateAcknowledgements(t *testing.T) {
 		dual  bool
 	}{{"of no limit", 0, true}, {"still valid", 1000 * lateFor.Milliseconds(), true}, {"not valid any more", 29, false}} {
 		t.Run(test.name, func(t *testing.T) {
-			const writers = 2
+			const writers, timeout = 2, 30 * time.Millisecond
 			p := newFakePlane(t, 2)
-			c := startClient(t, ClientConfig{Nodes: p.nodes, Writers: writers, Pace: time.Millisecond, Timeout: 30 * time.Millisecond})
+			c := startClient(t, ClientConfig{Nodes: p.nodes, Writers: writers, Pace: time.Millisecond, Timeout: timeout})
 			ctx := deadline(t, 20*time.Second)
 			if err := c.WaitAcks(ctx, 5); err != nil {
 				t.Fatal(err)
 			}
-			waiting := func(n int) {
+			waiting := func(until func() bool) {
 				t.Helper()
-				for tick := time.Tick(time.Millisecond); len(c.late) != n; {
+				for tick := time.Tick(time.Millisecond); !until(); {
 					select {
 					case <-tick:
 					case <-ctx.Done():
-						t.Fatalf("%d answers are overdue, want %d", len(c.late), n)
+						t.Fatalf("%d answers are overdue", len(c.late))
 					}
 				}
 			}
 			wake := make(chan struct{})
 			p.hold.Store(&wake)
-			waiting(writers) // both have turned away
-			p.hold.Store(nil)
+			waiting(func() bool { return len(c.late) >= writers })
 			p.epoch.Store(2)
 			p.primary.Store(1)
 			if _, err := c.WaitEpoch(ctx, 1); err != nil {
 				t.Fatal(err)
 			}
+			// Whatever it was asked, the client has turned away from by now.
+			waiting(func() bool { return time.Since(time.Unix(0, p.asked.Load())) > timeout })
 			unknown := c.Unknown()
 			p.valid.Store(test.valid)
 			p.primary.Store(-1)
 			close(wake) // the old primary wakes, and answers what it was asked in epoch 1
-			waiting(0)
+			waiting(func() bool { return len(c.late) == 0 })
 			if dual := len(DualPrimaryAcks(c.Acks())); (dual > 0) != test.dual {
 				t.Errorf("%d late acknowledgements are in the record", dual)
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,19 @@ type cluster struct {
 
 	faults atomic.Int64 // that are not over, other than nodes that are down and ways that are cut
 	over   atomic.Bool  // nobody starts any more
-	tasks  sync.WaitGroup
+	tasks  tasks
+}
+
+// tasks counts the goroutines of a cluster. It is no sync.WaitGroup because
+// those of Raft, which it does not know, begin tasks while it is waited for.
+type tasks struct{ running atomic.Int64 }
+
+func (t *tasks) Go(f func()) {
+	t.running.Add(1)
+	go func() {
+		defer t.running.Add(-1)
+		f()
+	}()
 }
 
 func newCluster(s Script, o Options) *cluster {

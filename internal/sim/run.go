@@ -111,17 +111,11 @@ func (r *Result) run(s Script, o Options) {
 	close(done)
 	r.Virtual = time.Since(c.began)
 	c.over.Store(true)
-	all := make(chan struct{})
-	go func() { c.tasks.Wait(); close(all) }()
-	for ended := false; !ended; { // some may be starting still
+	for first := true; first || c.tasks.running.Load() > 0; first = false { // some may be starting still
 		for _, p := range c.all() {
 			p.kill()
 		}
-		select {
-		case <-all:
-			ended = true
-		case <-time.After(time.Second):
-		}
+		time.Sleep(time.Second)
 	}
 	time.Sleep(time.Minute) // what Raft has left waiting for an answer gives up
 	virtual := r.Virtual
