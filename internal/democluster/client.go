@@ -47,12 +47,16 @@ type ClientConfig struct {
 	// Timeout is how long an answer is waited for before the next write is
 	// tried; 0 means 300 ms.
 	Timeout time.Duration
+	// Keys is how many keys each writer writes before it writes the first again,
+	// for those to whom it matters how much the nodes have to keep; 0 means that
+	// it writes none twice.
+	Keys int
 	// Log is where acknowledgements and marks are appended as JSON lines;
 	// empty means nowhere.
 	Log string
 }
 
-// Client writes unique keys as fast as its pace allows and keeps a record of
+// Client writes unique values as fast as its pace allows and keeps a record of
 // every acknowledgement outside the nodes. It follows the hints of nodes that
 // are not primary, and tries the next node when one does not answer. An answer
 // that comes after the client's own deadline is waited for on the side, so that
@@ -98,9 +102,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg.Writers = cmp.Or(cfg.Writers, defaultWriters)
 	cfg.Pace = cmp.Or(cfg.Pace, defaultPace)
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
-	if cfg.Writers < 1 || cfg.Writers > maxWriters || cfg.Pace < 0 || cfg.Timeout < 0 {
-		return nil, fmt.Errorf("client with %d writers, pace %v, timeout %v: want 1 to %d writers and no negative times",
-			cfg.Writers, cfg.Pace, cfg.Timeout, maxWriters)
+	if cfg.Writers < 1 || cfg.Writers > maxWriters || cfg.Pace < 0 || cfg.Timeout < 0 || cfg.Keys < 0 {
+		return nil, fmt.Errorf("client with %d writers, pace %v, timeout %v, %d keys: want 1 to %d writers and nothing negative",
+			cfg.Writers, cfg.Pace, cfg.Timeout, cfg.Keys, maxWriters)
 	}
 	c := &Client{
 		cfg: cfg, run: fmt.Sprintf("%08x", rand.Uint32()), start: clock.Boot(),
@@ -303,8 +307,11 @@ func (c *Client) write(ctx context.Context, w int) {
 			}
 			links[at] = link
 		}
-		key := fmt.Sprintf("w%d-%07d", w, n)
-		answer, err := c.put(ctx, links[at], Ack{Key: key, Value: c.run + "-" + key, Node: c.cfg.Nodes[at].ID})
+		key, value := n, fmt.Sprintf("%s-w%d-%07d", c.run, w, n)
+		if c.cfg.Keys > 0 {
+			key %= c.cfg.Keys
+		}
+		answer, err := c.put(ctx, links[at], Ack{Key: fmt.Sprintf("w%d-%07d", w, key), Value: value, Node: c.cfg.Nodes[at].ID})
 		switch {
 		case err != nil:
 			links[at] = nil // put has closed it, or waits on it
