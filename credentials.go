@@ -20,9 +20,7 @@ const (
 	// being written are not.
 	CredentialInterval = time.Second
 	// CertificateWarning is how long before its end a certificate is warned of.
-	CertificateWarning = 30 * 24 * time.Hour
-	// APICertificateWarning is the same for the certificate of the HTTP API.
-	APICertificateWarning = httpapi.ExpirySoon
+	CertificateWarning = httpapi.ExpirySoon
 	// certificateWarningPause is the time between two such lines in the log.
 	certificateWarningPause = 24 * time.Hour
 )
@@ -135,7 +133,7 @@ type APICertificateStatus struct {
 	NotAfter time.Time `json:"not_after"`
 	ExpiresS int64     `json:"expires_s"` // seconds left; negative once it is over
 	Fault    string    `json:"fault"`     // why a newer one is not used; "" if there is none
-	Warning  string    `json:"warning"`   // from APICertificateWarning before the end on
+	Warning  string    `json:"warning"`   // from CertificateWarning before the end on
 }
 
 // newAPICertificateStatus asks of, which may be nil, for what it is at now.
@@ -149,7 +147,7 @@ func newAPICertificateStatus(of func() (time.Time, string), now time.Time) *APIC
 	switch {
 	case left <= 0:
 		s.Warning = fmt.Sprintf("the API's certificate ended on %s: clients do not trust it any more", end.Format(time.DateOnly))
-	case left < APICertificateWarning:
+	case left < CertificateWarning:
 		s.Warning = fmt.Sprintf("the API's certificate ends on %s: replace it before", end.Format(time.DateOnly))
 	}
 	return s

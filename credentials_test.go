@@ -12,12 +12,12 @@ func TestAPICertificateStatus(t *testing.T) {
 		t.Errorf("nobody told of a certificate: %+v", s)
 	}
 	for left, warning := range map[time.Duration]string{
-		90 * 24 * time.Hour:                 "",
-		APICertificateWarning:               "",
-		APICertificateWarning - time.Second: "ends on 2026-03-15",
-		time.Second:                         "ends on 2026-03-01",
-		0:                                   "ended on 2026-03-01",
-		-time.Minute:                        "ended on 2026-03-01",
+		90 * 24 * time.Hour:              "",
+		CertificateWarning:               "",
+		CertificateWarning - time.Second: "ends on 2026-03-31",
+		time.Second:                      "ends on 2026-03-01",
+		0:                                "ended on 2026-03-01",
+		-time.Minute:                     "ended on 2026-03-01",
 	} {
 		s := newAPICertificateStatus(func() (time.Time, string) { return now.Add(left), "a fault" }, now)
 		if s.ExpiresS != int64(left/time.Second) || !s.NotAfter.Equal(now.Add(left)) || s.Fault != "a fault" || (warning == "") != (s.Warning == "") || !strings.Contains(s.Warning, warning) {

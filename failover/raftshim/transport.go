@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,8 @@ type Inner interface {
 //     below E succeed, nor an InstallSnapshot.
 //   - A snapshot that is older than what this node has committed is not
 //     installed (see overtook).
+//   - Votes are given by term and log alone, whether this node has heard
+//     that the candidate is a voter or not (see entitled).
 //   - Of two followers that ask each other for a pre-vote at the same moment,
 //     one stands back (see campaigns).
 //   - It stands still while the disk does: past a limit no AppendEntries goes
@@ -146,7 +149,15 @@ func (t *Transport) pass(rpc raft.RPC) bool {
 			return t.reply(rpc, t.let(epoch, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{
 				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: command.Term, Success: true}}))
 		}
+	case *raft.RequestVoteRequest:
+		vote := *command
+		vote.ID = t.entitled(command.ID)
+		rpc.Command = &vote
+		return t.hand(rpc)
 	case *raft.RequestPreVoteRequest:
+		question := *command
+		question.ID = t.entitled(command.ID)
+		rpc.Command = &question
 		if !t.campaigns.goesFirst(t.local, command) {
 			return t.hand(rpc)
 		}
@@ -211,6 +222,27 @@ func (t *Transport) reply(rpc raft.RPC, answer raft.RPCResponse) bool {
 	case <-t.done:
 		return false
 	}
+}
+
+// entitled returns the ID under which Raft is to be asked for a vote: the
+// candidate's if this node's configuration has it for a voter, else that of
+// somebody whom it has. hashicorp/raft refuses to vote for anybody else, and then
+// nobody may ever be elected again: a node that was away while another got its vote
+// refuses the only one that has the log for it. A voter must go by the
+// candidate's term and log alone (Ongaro, Consensus: Bridging Theory and Practice,
+// section 4.1); who has been removed cannot win by that, for a quorum has a longer
+// log, and cannot disturb, for a node that has a leader grants nobody a pre-vote.
+// The ID is asked for nothing else; a vote is noted under the candidate's address.
+func (t *Transport) entitled(candidate []byte) []byte {
+	r := t.raft.Load()
+	if r == nil || len(candidate) == 0 {
+		return candidate
+	}
+	voters := votersOf(r)
+	if len(voters) == 0 || slices.Contains(voters, ParseServerID(raft.ServerID(candidate))) {
+		return candidate
+	}
+	return []byte(ServerID(voters[0]))
 }
 
 // overtook reports whether this node has committed what a snapshot holds. Such

@@ -36,7 +36,7 @@ const (
 	reloadEvery = 2 * time.Second
 	// ExpirySoon is how long before its end a certificate from files begins to be
 	// warned about.
-	ExpirySoon = 14 * 24 * time.Hour
+	ExpirySoon = 30 * 24 * time.Hour
 	// maxPEMLen bounds a certificate's or key's file, in bytes.
 	maxPEMLen = 1 << 20
 )

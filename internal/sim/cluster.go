@@ -30,6 +30,8 @@ type cluster struct {
 	faults atomic.Int64 // that are not over, other than nodes that are down and ways that are cut
 	over   atomic.Bool  // nobody starts any more
 	tasks  tasks
+
+	unseated atomic.Bool // a node is without a vote
 }
 
 // tasks counts the goroutines of a cluster. It is no sync.WaitGroup because

@@ -23,7 +23,9 @@
 // It wires the parts as the root package does, rather than run ha.Node itself:
 // a Node listens on sockets and speaks TLS, and virtual time stands still while
 // a goroutine waits for a real socket. Gossip is a plain question in turn, at
-// memberlist's pace. Membership changes are left out: the product has none yet.
+// memberlist's pace. Who has a vote is changed by asking Raft, as a program that
+// embeds it may: the product has no command for that yet. At most one node is
+// without a vote at a time, because the model counts a quorum of all nodes.
 //
 // # What is checked
 //

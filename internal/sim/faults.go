@@ -87,6 +87,10 @@ func (c *cluster) befall(f Fault) {
 	case "drift":
 		right := m.clock.rate()
 		c.fault(f, f.D, func() { m.clock.set(int64(f.N)) }, func() { m.clock.set(right) })
+	case "demote":
+		c.unseat(f, m, func(r *raft.Raft, id raft.ServerID) raft.IndexFuture { return r.DemoteVoter(id, 0, memberPatience) })
+	case "remove":
+		c.unseat(f, m, func(r *raft.Raft, id raft.ServerID) raft.IndexFuture { return r.RemoveServer(id, 0, memberPatience) })
 	case "rogue":
 		if p := c.running(m.id); p != nil && other != nil && other != m {
 			c.ledger.tell("%v", f)

@@ -27,7 +27,7 @@ var weights = []struct {
 	n    int
 }{
 	{"crash", 24}, {"stop", 6}, {"pause", 16}, {"isolate", 12}, {"cut", 10}, {"cutone", 8}, {"split", 4},
-	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3}, {"ambush", 5}, {"fade", 4},
+	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3}, {"ambush", 5}, {"fade", 4}, {"demote", 4}, {"remove", 4},
 }
 
 // Generate makes a script out of a seed.

@@ -60,6 +60,8 @@ var kinds = map[string]struct{ args, what string }{
 	"rough":   {"nndd", "‰ of messages lost, ‰ repeated, most delay, how long"},
 	"drift":   {"wnd", "a node's clock runs at this rate, in ‰, for a while: timers stay as they are"},
 	"switch":  {"w", "the primary is asked to hand over"},
+	"demote":  {"wd", "Raft takes a node's vote away, and gives it back after a while"},
+	"remove":  {"wd", "Raft takes a node out of the cluster, and in again after a while"},
 	"rogue":   {"ww", "one node tells another to stand for leader, which is not its business"},
 }
 

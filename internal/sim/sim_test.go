@@ -26,6 +26,7 @@ var mixes = []Mix{
 	{Nodes: 3, Faults: 80, Pace: 350 * time.Millisecond, Drift: DriftAllowed, Only: []string{"cut", "cutone", "crash", "switch"}},
 	{Nodes: 5, Faults: 60, Pace: 600 * time.Millisecond, Drift: DriftAllowed},
 	{Nodes: 3, Faults: 60, Pace: 500 * time.Millisecond, Drift: DriftAllowed, Only: []string{"pause", "isolate", "rough", "stick", "slow"}},
+	{Nodes: 3, Faults: 60, Pace: 500 * time.Millisecond, Drift: DriftAllowed, Only: []string{"demote", "remove", "crash", "isolate", "switch"}},
 	{Nodes: 7, Faults: 50, Pace: 600 * time.Millisecond, Drift: DriftAllowed},
 }
 
@@ -107,7 +108,7 @@ func TestScript(t *testing.T) {
 	text := os.Getenv("SIM_SCRIPT")
 	if text == "" {
 		text = "nodes=5 seed=1 rates=951,1049 snapshots; 2s crash p 1s; 4s pause p 500ms; 6s isolate p 1s; 8s switch 0; 9s stick p 3s; " +
-			"13s slow f 20ms 2s; 14s cut p f 1s; 15s cutone f p 1s; 16s split p g 1s; 18s rough 30 30 50ms 2s; 21s stop p 1s; 23s rogue f g; 24s drift g 960 1s"
+			"13s slow f 20ms 2s; 14s cut p f 1s; 15s cutone f p 1s; 16s split p g 1s; 18s rough 30 30 50ms 2s; 21s stop p 1s; 23s rogue f g; 24s drift g 960 1s; 26s demote p 2s; 30s remove f 2s"
 	}
 	s, err := ParseScript(text)
 	if err != nil {
