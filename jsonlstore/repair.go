@@ -251,8 +251,15 @@ func (l *LogRepair) planFront(sv *survey) {
 			continue
 		}
 		l.DropBytes, l.DeletedDamage = x.live, sv.deleted
-		if !l.Cut {
-			l.Bytes, l.Lines, l.KeptLines, l.KeptBytes = x.bytes, x.lines, x.lines, x.end
+		if l.Cut {
+			continue
+		}
+		l.Bytes, l.Lines, l.KeptLines, l.KeptBytes = x.bytes, x.lines, x.lines, x.end
+		for _, p := range sv.w.all {
+			// A cut was to delete it, and who then looks at what begins the open part would not know.
+			if p.sealed && p.path != sv.w.link && sv.w.base != 0 && p.first >= sv.w.base {
+				l.Removed = append(l.Removed, p.path)
+			}
 		}
 	}
 }
