@@ -62,6 +62,11 @@ func (w *logWalk) walkPart(p part) error {
 		bad = bad || lost
 		return err
 	}
+	if p.sealed { // its name tells what should stand in front of it
+		if _, err := w.clearUp(p.first); err != nil {
+			return err
+		}
+	}
 	sc := scanner{
 		r: src, size: src.size, file: p.path, maxLine: maxLineLen(w.o.maxEntry), damaged: damaged,
 		visit: func(line rawLine, l *parsedLine) error {
@@ -217,7 +222,10 @@ func (w *logWalk) checkIndex(found *partIndex, p *walkedPart) error {
 	if p.passed {
 		from = max(from, w.first())
 	}
-	n := int(p.last - from + 1)
+	n := 0
+	if from <= p.last {
+		n = int(p.last - from + 1) //nolint:gosec // G115: at most as many as lines were read
+	}
 	fits := x.last() == p.last && x.bytes == found.bytes && x.maxTerm >= found.maxTerm && n <= min(x.count, found.count) &&
 		(x.mark.index < from || x.mark == found.mark) // of deleted entries, too, or not at all
 	for k := 1; fits && k <= n; k++ {
