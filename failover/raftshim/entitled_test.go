@@ -1,7 +1,6 @@
 package raftshim
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -62,7 +61,7 @@ func TestEntitled(t *testing.T) {
 	})
 	trans := NewTransport(func() Inner { _, inner := raft.NewInmemTransport(""); return inner }(), Options{})
 	defer trans.Close()
-	if got := fmt.Sprintf("%s", trans.entitled([]byte("9"))); got != "9" {
+	if got := string(trans.entitled([]byte("9"))); got != "9" {
 		t.Errorf("before Raft is there, node 9 is asked for as %q", got)
 	}
 }
