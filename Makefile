@@ -98,7 +98,7 @@ fuzz: ## run every fuzz target for a minute, one after the other (FUZZTIME=10m: 
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \
 		targets=$$(cd $$dir && $(GO) test -list '^Fuzz' .) || { echo "$$targets"; exit 1; }; \
 		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
-			out=$$(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . 2>&1) || \
+			out=$$(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x . 2>&1) || \
 				{ printf '%-24s %-24s FOUND SOMETHING\n%s\n' "$$dir" "$$target" "$$out"; exit 1; }; \
 			printf '%-24s %-24s %s\n' "$$dir" "$$target" "$$(echo "$$out" | grep -o 'execs: [0-9]*' | tail -1)"; \
 		done; \
