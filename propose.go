@@ -358,7 +358,7 @@ func forwardReply(payload []byte, err error) protocol.ForwardReply {
 		return protocol.ForwardReply{Status: protocol.ForwardOK, Payload: payload}
 	case errors.Is(err, failover.ErrOutcomeUnknown):
 		return protocol.ForwardReply{Status: protocol.ForwardUnknown, Payload: []byte(err.Error())}
-	case errors.Is(err, failover.ErrNotLeader):
+	case errors.Is(err, failover.ErrNotLeader), errors.Is(err, failover.ErrClosed): // somebody else can be asked
 		return protocol.ForwardReply{Status: protocol.ForwardNotLeader}
 	case errors.Is(err, failover.ErrNoQuorum):
 		return protocol.ForwardReply{Status: protocol.ForwardNoQuorum}

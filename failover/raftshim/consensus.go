@@ -285,10 +285,7 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 	index := r.CommitIndex()
 	failed := c.ask(func() error { return c.translate(r.VerifyLeader().Error()) }) // ends with Raft's leadership at the latest
 	if err := c.transport.awaitQuorum(ctx, protocol.Epoch(term), began, failed); err != nil {
-		if !errors.Is(err, failover.ErrNotLeader) && !errors.Is(err, failover.ErrNoQuorum) {
-			err = fmt.Errorf("%w: %w", failover.ErrNoQuorum, err) // a read: nothing was done
-		}
-		return 0, fmt.Errorf("read index: %w", err)
+		return 0, fmt.Errorf("read index: %w", ofRead(ctx, err))
 	}
 	return index, nil
 }
@@ -304,16 +301,22 @@ func (c *Consensus) ownTerm(ctx context.Context, r *raft.Raft) (uint64, error) {
 		return term, nil
 	}
 	epoch, err := c.CommitNoop(ctx)
-	if errors.Is(err, failover.ErrOutcomeUnknown) {
-		// Of that entry; of the read nothing was done. Unless the time is up,
-		// it is the end of this leadership, and another leader can be asked.
-		sentinel := failover.ErrNoQuorum
-		if ctx.Err() == nil {
-			sentinel = failover.ErrNotLeader
-		}
-		return 0, fmt.Errorf("%w: %s", sentinel, err.Error())
+	return uint64(epoch), ofRead(ctx, err)
+}
+
+// ofRead makes an error of what a read has others do one of the read itself: of
+// that nothing is unknown, as it does nothing. What it cannot name is the end of
+// this leadership, and another leader can be asked, unless the time is up.
+func ofRead(ctx context.Context, err error) error {
+	switch unknown := errors.Is(err, failover.ErrOutcomeUnknown); {
+	case err == nil, !unknown && (errors.Is(err, failover.ErrNotLeader) || errors.Is(err, failover.ErrNoQuorum)):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %s", failover.ErrNoQuorum, err.Error())
+	case errors.Is(err, failover.ErrClosed):
+		return fmt.Errorf("%w: %s", failover.ErrClosed, err.Error())
 	}
-	return uint64(epoch), err
+	return fmt.Errorf("%w: %s", failover.ErrNotLeader, err.Error())
 }
 
 // NewTerm makes this node, the leader, give up its term and stand for the next

@@ -1,7 +1,9 @@
 package raftshim
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -131,9 +133,51 @@ func TestTransferInVainHoldsNothingBack(t *testing.T) {
 	})
 }
 
+// What is unknown of what a read has others do is not unknown of the read.
+func TestErrorsOfReads(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	unknown := fmt.Errorf("%w: leadership lost", failover.ErrOutcomeUnknown)
+	for _, test := range []struct {
+		ctx       context.Context
+		err, want error
+	}{
+		{t.Context(), nil, nil},
+		{t.Context(), unknown, failover.ErrNotLeader},
+		{over, unknown, failover.ErrNoQuorum},
+		{t.Context(), fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, failover.ErrClosed), failover.ErrClosed},
+		{t.Context(), failover.ErrClosed, failover.ErrClosed},
+		{t.Context(), fmt.Errorf("%w: %w", failover.ErrOutcomeUnknown, failover.ErrNotLeader), failover.ErrNotLeader},
+		{t.Context(), &failover.NotLeaderError{Leader: 2}, &failover.NotLeaderError{Leader: 2}},
+		{over, fmt.Errorf("%w: %w", failover.ErrNoQuorum, context.Canceled), context.Canceled},
+		{t.Context(), errors.New("anything"), failover.ErrNotLeader},
+	} {
+		got := ofRead(test.ctx, test.err)
+		var here, there *failover.NotLeaderError
+		same := errors.Is(got, test.want) || errors.As(got, &here) && errors.As(test.want, &there) && *here == *there
+		if !same || errors.Is(got, failover.ErrOutcomeUnknown) {
+			t.Errorf("%v becomes %v, want %v", test.err, got, test.want)
+		}
+	}
+}
+
 // A read that fails was not done: of that nothing is unknown, also when the
-// leader could not commit the entry that it must have committed before.
+// leader could not commit the entry that it must have committed before, or loses
+// its leadership afterwards.
 func TestReadIndexIsNeverUnknown(t *testing.T) {
+	inClusterOf(t, 3, true, func(t *testing.T, all []*machine) {
+		leader := all[0]
+		if _, err := leader.cons.ReadIndex(bounded(t, time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			m.valve.closed.Store(true)
+		}
+		time.Sleep(time.Millisecond) // what was answered so far was sent before
+		if _, err := leader.cons.ReadIndex(bounded(t, 10*time.Second)); !errors.Is(err, failover.ErrNotLeader) || errors.Is(err, failover.ErrOutcomeUnknown) {
+			t.Errorf("got %v, want not leader", err)
+		}
+	})
 	inCluster(t, 3, func(t *testing.T, all []*machine) {
 		leader := all[0]
 		for _, m := range all {
