@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -91,7 +92,7 @@ func (m *Mux) handshake(raw *muteConn, v *visitor) {
 		}
 		m.note(v.source, reason, err)
 	}
-	_ = raw.SetDeadline(time.Now().Add(m.handshakeTimeout))
+	_ = raw.SetDeadline(time.Now().Add(m.handshakeTimeout + rand.N(m.handshakeTimeout/patienceParts)))
 	served := m.served.Load()
 	id, config := served.id, served.config.Clone()
 	var asked []string // the protocols the client named

@@ -25,6 +25,10 @@ import (
 const (
 	// HandshakeTimeout bounds the TLS handshake, on either side.
 	HandshakeTimeout = 5 * time.Second
+	// patienceParts: who accepts waits up to a patienceParts-th longer, by chance.
+	// Strangers who say nothing would else be closed all at once, and come again
+	// all at once, for as long as they like.
+	patienceParts = 2
 	// dialTries is how often a node is dialed that closes during the handshake.
 	dialTries = 3
 	// acceptQueue is how many connections of a protocol wait to be accepted.
