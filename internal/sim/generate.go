@@ -10,11 +10,12 @@ import (
 
 // Mix says what Generate makes.
 type Mix struct {
-	Nodes  int
-	Faults int
-	Pace   time.Duration // between two faults, on average
-	Drift  int           // most error of the clocks, in ‰
-	Only   []string      // kinds of faults; nil: all that a healthy cluster survives
+	Nodes   int
+	Faults  int
+	Pace    time.Duration // between two faults, on average
+	Drift   int           // most error of the clocks, in ‰
+	Members bool          // nodes lose their vote, and get it back
+	Only    []string      // kinds of faults; nil: all that a healthy cluster survives
 }
 
 // DriftAllowed is the error of a clock, in ‰, that a lease allows for, less
@@ -27,8 +28,14 @@ var weights = []struct {
 	n    int
 }{
 	{"crash", 24}, {"stop", 6}, {"pause", 16}, {"isolate", 12}, {"cut", 10}, {"cutone", 8}, {"split", 4},
-	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3}, {"ambush", 5}, {"fade", 4}, {"demote", 4}, {"remove", 4},
+	{"slow", 4}, {"stick", 5}, {"rough", 4}, {"switch", 12}, {"rogue", 3}, {"ambush", 5}, {"fade", 4},
 }
+
+// memberWeights is the same for changes of who has a vote, if Mix.Members asks for them.
+var memberWeights = []struct {
+	kind string
+	n    int
+}{{"demote", 4}, {"remove", 4}}
 
 // Generate makes a script out of a seed.
 func Generate(seed uint64, mix Mix) Script {
@@ -46,9 +53,12 @@ func Generate(seed uint64, mix Mix) Script {
 			s.Rates = append(s.Rates, rate)
 		}
 	}
-	allowed := weights[:0:0]
+	allowed, all := weights[:0:0], weights
+	if mix.Members {
+		all = slices.Concat(weights, memberWeights)
+	}
 	sum := 0
-	for _, w := range weights {
+	for _, w := range all {
 		for _, kind := range mix.Only {
 			if kind == w.kind {
 				allowed = append(allowed, w)
