@@ -61,17 +61,6 @@
 // everything the node reckons with, its timers being stretched (see bootClock);
 // a way that is cut swallows messages, a connection that breaks says so.
 //
-// # Open
-//
-// With -sim.members TestFailovers changes who has a vote, too; by default it does
-// not. Some 110,000 failovers passed so, and then one script broke I1: a node that
-// was paused just after its guard had opened woke 1.3 s later, another one being
-// primary, and its guard said yes at that instant. The script is
-// testdata/open-i1.script; it does so about once in fifty runs. Whether the
-// product or the simulation is at fault is not known.
-//
-//	SIM_SCRIPT="$(cat testdata/open-i1.script)" go test -run TestScript -v
-//
 // # What it shows of itself
 //
 // mutants (in the tests) breaks each rule in turn, by what stands around the

@@ -222,7 +222,9 @@ func (l *ledger) promoted(p *process, epoch protocol.Epoch, log wal) {
 		l.broke("I7", "node %d becomes primary in epoch %d, and nothing has happened that may depose the one before", p.id, epoch)
 	}
 	l.primary[epoch] = p.id
-	l.oneSpeaker(p)
+	if p.guard.Check(epoch) == nil { // or it was paused meanwhile, and another one is primary
+		l.oneSpeaker(p)
+	}
 	l.contains(fmt.Sprintf("the log of node %d, promoted", p.id), epoch, &log)
 	at := len(l.eras)
 	for at > 0 && l.eras[at-1].epoch > epoch {

@@ -132,7 +132,7 @@ func TestDay(t *testing.T) {
 		t.Skip("-sim.day is not set; make sim-day sets it")
 	}
 	const pace = 4 * time.Second
-	s := Generate(*firstSeed, Mix{Nodes: 5, Faults: int(*day / pace), Pace: pace, Drift: DriftAllowed})
+	s := Generate(*firstSeed, Mix{Nodes: 5, Faults: int(*day / pace), Pace: pace, Drift: DriftAllowed, Members: true})
 	began := time.Now()
 	r := Run(t, s, Options{Think: 150 * time.Millisecond, Limit: 3 * time.Hour, Progress: func(at time.Duration, soFar Result) {
 		t.Logf("%v of %v: %d failovers, %d writes acknowledged, longest gap in the calm %v", at.Round(time.Minute), *day, soFar.Failovers, soFar.Acks, soFar.Longest.Round(time.Millisecond))
